@@ -1,0 +1,173 @@
+/*
+ * The kernels: all arithmetic of weft, behind one table of functions per instruction set.
+ *
+ * ref.c is the definition; every other table gives its bits. The rules (ARCHITECTURE.md, "One
+ * answer"):
+ *
+ *   - the bits of a row depend on nothing but the row: not on rows beside it, threads, ISA;
+ *   - a product of a matrix row accumulates in one order: quantised weights block by block (32
+ *     columns), acc = fma((float)idot, dw * dx, acc), idot exact in int32; float weights column by
+ *     column, acc = fma(w, x, acc), acc starting at +0;
+ *   - only + - * / sqrt fma and conversions; exp, sin, cos, pow are ours (kernels/math.h);
+ * reductions run in 16 virtual lanes (lane i takes elements i, i+16, …), merged 8, 4, 2, 1;
+ *   - sums over shards are exact: each piece of columns has its own accumulator, is rounded to the
+ *     nearest multiple of 2^-30 (ties to even) and added as int64;
+ *   - no thread sets flush-to-zero; -ffp-contract=off; no fast-math.
+ *
+ * Depends on nothing else of weft. Functions run on the calling thread and its pool; nothing here
+ * allocates except the _open functions.
+ */
+#ifndef WEFT_KERNELS_KERNELS_H
+#define WEFT_KERNELS_KERNELS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Weight types, numbered as in GGUF. */
+enum wk_type { WK_F32 = 0, WK_F16 = 1, WK_Q4_0 = 2, WK_Q8_0 = 8, WK_Q6_K = 14, WK_TYPE_COUNT = 15 };
+
+#define WK_TILE 16u     /* rows of a packed tile: one lane each */
+#define WK_BLOCK 32u    /* columns of an activation block */
+#define WK_KV_BLOCK 64u /* positions of a KV block */
+#define WK_ALIGN 64u    /* alignment of every buffer handed to kernels */
+
+struct wk_table; /* one instruction set; kernels/table.h */
+struct wk_pool;  /* worker threads; kernels/pool.h */
+
+/* GEMM for many rows of F32 and F16 weights. */
+enum wk_gemm { WK_GEMM_WEFT, WK_GEMM_OPENBLAS };
+
+/* What a caller computes with. Borrowed by every call; not changed by any. */
+struct wk_engine {
+    const struct wk_table *table;
+    struct wk_pool *pool; /* NULL: the calling thread alone */
+    enum wk_gemm gemm;
+};
+
+/* The best table of this machine, or the one named ("ref", "avx2", "avx512", "neon"); NULL when the
+ * name is unknown or the CPU lacks it. `name` NULL: the environment's WEFT_ISA, then the best. */
+const struct wk_table *wk_table_select(const char *name);
+const char *wk_table_name(const struct wk_table *table);
+/* Fills names with the tables this CPU can run, ref first; returns their number (at most n). */
+size_t wk_table_list(const struct wk_table **ret, size_t n);
+
+/* ------------------------------------------------------------------ pool (kernels/pool.c) */
+
+/* n threads compute together: the caller and n - 1 workers, which sleep while nothing is to be done
+ * (after a spin of a few µs). NULL when threads cannot be made. n is clipped to [1, 64]. */
+struct wk_pool *wk_pool_open(unsigned n);
+void wk_pool_close(struct wk_pool *pool);             /* accepts NULL */
+unsigned wk_pool_threads(const struct wk_pool *pool); /* 1 for NULL */
+/* Runs fn(arg, i) for i in [0, n_items) on all threads and returns when all are done. One caller at
+ * a time per pool. Which thread runs which item never changes a result. */
+void wk_pool_run(struct wk_pool *pool, void (*fn)(void *arg, size_t item), void *arg,
+                 size_t n_items);
+
+/* ------------------------------------------------------------------ matrices */
+
+/* A weight matrix [rows, cols], packed in tiles of WK_TILE rows (the last one padded with zeros).
+ */
+struct wk_matrix {
+    enum wk_type type;
+    uint32_t rows, cols;
+    void *data; /* wk_matrix_bytes(), WK_ALIGN aligned, owned by whoever allocated it */
+};
+
+bool wk_type_supported(uint32_t type);
+/* Bytes of the packed matrix; 0 for unsupported types or a cols that is no multiple of the block.
+ */
+size_t wk_matrix_bytes(enum wk_type type, uint32_t rows, uint32_t cols);
+/* Packs rows [row, row + n) given in GGUF layout at src (unaligned) into m->data. row is a multiple
+ * of WK_TILE; n is too unless the rows end the matrix (then the padding is written). */
+void wk_matrix_pack(struct wk_matrix *m, uint32_t row, uint32_t n, const void *src);
+/* Writes row `row` dequantised to out [cols]: the embedding look-up. */
+void wk_matrix_row(const struct wk_matrix *m, uint32_t row, float *out);
+/* The value of one element of GGUF-layout rows, by the format's description: the oracle of tests.
+ */
+void wk_dequantise(enum wk_type type, const void *src, uint32_t cols, float *out);
+
+/* ------------------------------------------------------------------ activations */
+
+/* Rows of activations, in the form the weights' type wants: f32 as given, or 8-bit blocks of
+ * WK_BLOCK columns (scale amax/127 in f32, values rint(x * (127/amax)); a block with NaN or
+ * infinity gets a NaN scale, so that the product is NaN and the step fails by name; one below
+ * 2^-100 counts as zero). */
+struct wk_act {
+    uint32_t n, cols;
+    const float *f32; /* [n, cols], borrowed */
+    void *q8;         /* layout private to the kernels; wk_act_bytes() */
+    bool quantised;   /* q8 is filled */
+};
+
+/* Bytes of the 8-bit form of n rows. */
+size_t wk_act_bytes(uint32_t n, uint32_t cols);
+/* Points act at x [n, cols] and, when any weight it will meet is quantised, fills q8 from it. */
+void wk_act_set(const struct wk_engine *e, struct wk_act *act, const float *x, uint32_t n,
+                uint32_t cols, void *q8_or_null);
+
+/* Scratch bytes wk_matmul and wk_matmul_sum may need for n rows (all threads; OpenBLAS panels). */
+size_t wk_matmul_scratch(const struct wk_engine *e, enum wk_type type, uint32_t n, uint32_t rows,
+                         uint32_t cols);
+
+/* y[i, r] = sum over c of w[r, c] * x[i, c]; y is [n, rows] with row stride ldy. */
+void wk_matmul(const struct wk_engine *e, const struct wk_matrix *w, const struct wk_act *x,
+               float *y, size_t ldy, void *scratch);
+
+/* The product as an exact sum over pieces of `piece` columns (a multiple of WK_BLOCK unless it
+ * covers all columns; the last piece may be shorter): sum[i, r] (int64, units of 2^-30, [n, rows])
+ * is set to the sum of the rounded pieces. Returns false when a piece is not below 2^21 in
+ * magnitude or NaN. */
+bool wk_matmul_sum(const struct wk_engine *e, const struct wk_matrix *w, const struct wk_act *x,
+                   uint32_t piece, int64_t *sum, void *scratch);
+
+/* x[i] += (float)(sum[i] * 2^-30), n elements. False when a total is not below 2^23 in magnitude
+ * (then x is unchanged from that element on). */
+bool wk_sum_add(const struct wk_engine *e, const int64_t *sum, float *x, size_t n);
+
+/* ------------------------------------------------------------------ the rest of a layer */
+
+/* y[i, :] = x[i, :] / sqrt(mean(x²) + eps) * weight; [n, dim]; y may be x. */
+void wk_rms_norm(const struct wk_engine *e, const float *x, const float *weight, float eps,
+                 uint32_t n, uint32_t dim, float *y);
+
+/* Angles of rotary position embedding: cos and sin [n, rope_dim / 2] for absolute positions[n];
+ * base frequencies base^(-2i/rope_dim), divided by factors[i] when factors is not NULL
+ * (rope_freqs). Computed in f64, rounded once. */
+void wk_rope_angles(const int32_t *positions, uint32_t n, uint32_t rope_dim, float base,
+                    const float *factors, float *cos_out, float *sin_out);
+/* Rotates neighbouring pairs (2i, 2i+1) of the first rope_dim elements of each head:
+ * x [n, heads, head_dim], in place. */
+void wk_rope(const struct wk_engine *e, float *x, uint32_t n, uint32_t heads, uint32_t head_dim,
+             uint32_t rope_dim, const float *cos_in, const float *sin_in);
+
+/* out = silu(gate) * up, n elements; out may be gate. silu(x) = x / (1 + exp(-x)). */
+void wk_swiglu(const struct wk_engine *e, const float *gate, const float *up, float *out, size_t n);
+
+/* For the sampler: exp within 1 ulp, log within 2. */
+float wk_exp(float x);
+double wk_log(double x);
+
+/* ------------------------------------------------------------------ attention over the KV cache */
+
+enum wk_kv_type { WK_KV_F32, WK_KV_F16 };
+
+/* The KV cache of one layer and one session: for each KV head, blocks of WK_KV_BLOCK positions; a
+ * block holds K transposed [head_dim, 64], then V [64, head_dim], in the cache's type. */
+struct wk_kv {
+    enum wk_kv_type type;
+    uint32_t kv_heads, head_dim, capacity; /* capacity in positions, a multiple of WK_KV_BLOCK */
+    void *data;                            /* wk_kv_bytes() */
+};
+size_t wk_kv_bytes(enum wk_kv_type type, uint32_t kv_heads, uint32_t head_dim, uint32_t capacity);
+/* Stores k and v [n, kv_heads, head_dim] at positions [position, position + n). */
+void wk_kv_put(const struct wk_engine *e, const struct wk_kv *kv, uint32_t position, uint32_t n,
+               const float *k, const float *v);
+/* out [n, heads, head_dim]: row i at position + i attends to positions [0, position + i] of the
+ * cache (already put), scale applied to the scores, heads / kv_heads query heads per KV head. Every
+ * KV block gives (max, sum, weighted V) from its own maximum; blocks merge in position order.
+ * Scores and V sums run over head_dim and positions in order. */
+void wk_attention(const struct wk_engine *e, const struct wk_kv *kv, const float *q, uint32_t n,
+                  uint32_t heads, uint32_t position, float scale, float *out);
+
+#endif

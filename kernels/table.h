@@ -1,0 +1,124 @@
+/*
+ * One instruction set: the inner loops that differ between processors. Private to kernels/.
+ *
+ * A table starts as ref (ref.c, the definition) and is overwritten slot by slot by the files of the
+ * processor's instruction sets. Whatever stands in a slot, the bits it computes are those of ref.
+ */
+#ifndef WEFT_KERNELS_TABLE_H
+#define WEFT_KERNELS_TABLE_H
+
+#include "kernels/kernels.h"
+
+/* An 8-bit block of activations: x[c] ~ scale * q[c], |q[c]| <= 127. The sums of the first and
+ * second 16 values cancel the offsets with which unsigned weights are multiplied. */
+struct wk_q8 {
+    float scale;
+    int16_t sum[2];
+    int8_t q[WK_BLOCK];
+};
+
+/* Packed tiles, 16 rows r in lanes. Quants lie so that 64 bytes hold 4 neighbouring columns of
+ * every row: byte 4 r + j is column j of row r ("group"). Scales are f16.
+ *
+ *   F32, F16  per column: 16 values
+ *   Q8_0      per 32 columns: 16 scales; 8 groups of int8
+ *   Q4_0      per 32 columns: 16 scales; 4 x 64 bytes, byte v's low nibbles group v, high group 4 +
+ * v Q6_K      per 256 columns: 16 scales; per 16 columns 16 int8 scales; per 32 columns 4 x 64
+ * bytes of nibbles as in Q4_0, then 2 x 64 bytes of upper bits: in 64-byte vector h, bits 0-1
+ * belong to group 2h, 2-3 to group 2h + 4, 4-5 to group 2h + 1, 6-7 to group 2h + 5
+ */
+enum {
+    WK_SCALES = 2 * WK_TILE,                          /* bytes of a tile's scales */
+    WK_Q8_0_BYTES = WK_SCALES + WK_TILE * 32,         /* per 32 columns */
+    WK_Q4_0_BYTES = WK_SCALES + WK_TILE * 16,         /* per 32 columns */
+    WK_Q6_K_COLS = 256,                               /* columns of a superblock */
+    WK_Q6_K_SUB = WK_TILE * 24,                       /* quants of 32 columns */
+    WK_Q6_K_QUANTS = WK_SCALES + WK_TILE * 16,        /* where they begin */
+    WK_Q6_K_BYTES = WK_Q6_K_QUANTS + 8 * WK_Q6_K_SUB, /* per 256 columns */
+};
+
+enum {
+    WK_GROUP = 4,   /* tiles a dot takes at once: enough chains of fma to hide their latency */
+    WK_ROWS = 32,   /* rows of activations a dot takes at once: its results stay on the stack */
+    WK_QUERIES = 4, /* queries of attention that share a pass over a KV block */
+};
+
+/* n rows of activations times columns [col, col + cols) of neighbouring tiles. */
+struct wk_dot {
+    const uint8_t *w; /* the first tile from its column 0 */
+    size_t tile_bytes;
+    const float *f32;       /* [n, ldx] of float weights */
+    const struct wk_q8 *q8; /* [n, ldx] of quantised weights; ldx counts blocks */
+    size_t ldx;
+    uint32_t tiles, n;  /* 1 to WK_GROUP, 1 to WK_ROWS */
+    uint32_t col, cols; /* multiples of WK_BLOCK for quantised weights */
+};
+
+/* One KV block and up to WK_QUERIES queries of its KV head. */
+struct wk_attend {
+    enum wk_kv_type type;
+    uint32_t head_dim;
+    const void *k, *v; /* [head_dim, 64], [64, head_dim] */
+    float scale;
+    uint32_t n; /* queries */
+    struct wk_query {
+        const float *q; /* [head_dim] */
+        float *out;     /* [head_dim]: the weighted V so far */
+        uint32_t valid; /* positions of this block it sees: 1 to 64 */
+        bool begun;     /* max, sum and out hold earlier blocks */
+        float max, sum;
+    } query[WK_QUERIES];
+};
+
+struct wk_table {
+    const char *name;
+    /* Products with accumulators from +0; out [tiles, n, WK_TILE]. */
+    void (*dot[WK_TYPE_COUNT])(const struct wk_dot *d, float *out);
+    /* Blocks of WK_BLOCK activations to 8 bits. */
+    void (*quantise)(const float *x, size_t n_blocks, struct wk_q8 *out);
+    /* sum[i] += x[i] in units of 2^-30; false when a |x[i]| is not below 2^21. n a multiple of 16.
+     */
+    bool (*sum_pieces)(const float *x, int64_t *sum, size_t n);
+    /* Sum of squares in 16 virtual lanes. */
+    float (*square)(const float *x, size_t n);
+    /* y[i] = (x[i] * scale) * weight[i]; y may be x. */
+    void (*scale)(const float *x, float scale, const float *weight, float *y, size_t n);
+    void (*swiglu)(const float *gate, const float *up, float *out, size_t n);
+    void (*narrow)(const float *x, uint16_t *f16, size_t n);
+    void (*widen)(const uint16_t *f16, float *x, size_t n);
+    /* Adds a KV block to every query's max, sum and out. */
+    void (*attend)(struct wk_attend *a);
+    /* Rows of activations from which OpenBLAS measures faster than these loops (gemm_blas.c); 0:
+     * with no number. */
+    uint32_t blas_rows;
+};
+
+/* The files that fill tables. */
+void wk_fill_ref(struct wk_table *table);
+void wk_fill_avx2(struct wk_table *table);
+void wk_fill_avx512(struct wk_table *table);
+void wk_fill_neon(struct wk_table *table);
+
+/* The instruction sets of the architecture this is built for, worst first (cpu_*.c); each table
+ * starts as the one before. Ends with a NULL name. */
+struct wk_isa {
+    const char *name;
+    bool (*usable)(void);
+    void (*fill)(struct wk_table *table);
+};
+extern const struct wk_isa wk_isas[];
+/* A hint to the processor that the thread spins. */
+void wk_cpu_relax(void);
+
+/* Bytes of a packed tile of `cols` columns (cols checked by wk_matrix_bytes). */
+size_t wk_tile_bytes(enum wk_type type, uint32_t cols);
+bool wk_type_quantised(enum wk_type type);
+
+/* Floating weights of w through OpenBLAS (gemm_blas.c): whether it would be faster, scratch bytes,
+ * and the product as wk_matmul has it. */
+bool wk_blas_wants(const struct wk_engine *e, enum wk_type type, uint32_t n);
+size_t wk_blas_scratch(const struct wk_engine *e, uint32_t cols);
+void wk_blas_matmul(const struct wk_engine *e, const struct wk_matrix *w, const struct wk_act *x,
+                    float *y, size_t ldy, void *scratch);
+
+#endif

@@ -1,0 +1,240 @@
+/*
+ * Shards: how the tensors of a model are cut, and what the pieces weigh (ARCHITECTURE.md,
+ * "Shards"). Invariant: the runs [0, space) of every kind and layer cover each tensor exactly once,
+ * but for columns widened to whole blocks and the matrix of a tied model, which is embedding and
+ * head. Pure.
+ */
+#include "base/model.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+#define TILE_ROWS \
+    16u /* packed matrices are padded to this many rows (kernels/kernels.h, WK_TILE) */
+
+static const struct {
+    const char *name;
+    const char *unit; /* of the index, for people */
+    bool layered;
+} kinds[WEFT_SHARD_KIND_COUNT] = {
+    [WEFT_SHARD_EMBED] = {"embed", "embedding", false},
+    [WEFT_SHARD_HEAD] = {"head", "head rows", false},
+    [WEFT_SHARD_HEAD_NORM] = {"head-norm", "head norm", false},
+    [WEFT_SHARD_ROPE] = {"rope", "rope", false},
+    [WEFT_SHARD_NORMS] = {"norms", "norms", true},
+    [WEFT_SHARD_ATTN] = {"attn", "kv groups", true},
+    [WEFT_SHARD_FFN] = {"ffn", "ffn blocks", true},
+};
+
+const char *weft_shard_kind_name(enum weft_shard_kind kind)
+{
+    return (unsigned)kind < WEFT_SHARD_KIND_COUNT ? kinds[kind].name : "unknown";
+}
+
+uint32_t weft_shard_space(const struct weft_model *m, enum weft_shard_kind kind)
+{
+    switch (kind) {
+    case WEFT_SHARD_HEAD:
+        return m->vocab;
+    case WEFT_SHARD_ATTN:
+        return m->n_kv_heads;
+    case WEFT_SHARD_FFN:
+        return (m->ffn_dim + WEFT_FFN_PIECE - 1) / WEFT_FFN_PIECE;
+    default:
+        return 1;
+    }
+}
+
+char *weft_shard_name(char *buf, size_t n, const struct weft_shard_run *run, enum weft_role role)
+{
+    char place[24] = "", range[32] = "";
+    const char *unit = "shards";
+    bool many =
+        run->kind == WEFT_SHARD_HEAD || run->kind == WEFT_SHARD_ATTN || run->kind == WEFT_SHARD_FFN;
+    if ((unsigned)run->kind < WEFT_SHARD_KIND_COUNT) {
+        unit = kinds[run->kind].unit;
+        if (kinds[run->kind].layered)
+            snprintf(place, sizeof place, "blk.%u ", run->layer);
+    }
+    if (many)
+        snprintf(range, sizeof range, " %u..%llu", run->first,
+                 (unsigned long long)run->first + run->count - (run->count > 0));
+    snprintf(buf, n, "%s%s%s (%s)", place, unit, range, weft_role_name(role));
+    return buf;
+}
+
+/* ------------------------------------------------------------------ parts */
+
+struct parts {
+    const struct weft_model *m;
+    uint32_t layer;
+    struct weft_shard_part *items;
+    size_t count;
+};
+
+static void add(struct parts *p, enum weft_role role, uint32_t row, uint32_t n_rows, uint32_t col,
+                uint32_t n_cols)
+{
+    const struct weft_tensor *t = weft_model_tensor(p->m, role, p->layer);
+    assert(p->count < WEFT_SHARD_PARTS_MAX);
+    p->items[p->count++] = (struct weft_shard_part){
+        .role = role,
+        .layer = p->layer,
+        .row = row,
+        .n_rows = n_rows,
+        .col = col,
+        .n_cols = n_cols,
+        .bytes = n_rows * weft_row_bytes(t->type, n_cols),
+    };
+}
+
+/* Whole rows; nothing for a tensor that is absent. */
+static void add_rows(struct parts *p, enum weft_role role, uint32_t row, uint32_t n_rows)
+{
+    const struct weft_tensor *t = weft_model_tensor(p->m, role, p->layer);
+    if (t->bytes != 0)
+        add(p, role, row, n_rows, 0, t->cols);
+}
+
+static void add_all(struct parts *p, enum weft_role role)
+{
+    add_rows(p, role, 0, weft_model_tensor(p->m, role, p->layer)->rows);
+}
+
+/* All rows of columns [col, col + n), widened to whole blocks: a block that straddles a cut goes to
+ * both sides. */
+static void add_columns(struct parts *p, enum weft_role role, uint32_t col, uint32_t n)
+{
+    const struct weft_tensor *t = weft_model_tensor(p->m, role, p->layer);
+    uint32_t block = weft_tensor_type_info(t->type)->block_elems;
+    uint32_t begin = col / block * block;
+    uint32_t end =
+        (col + n + block - 1) / block * block; /* within the row, which is whole blocks */
+    add(p, role, 0, t->rows, begin, end - begin);
+}
+
+static void add_attn(struct parts *p, uint32_t first, uint32_t count)
+{
+    const struct weft_model *m = p->m;
+    uint32_t kv = m->head_dim, q = m->n_heads / m->n_kv_heads * m->head_dim; /* rows of one group */
+    add_rows(p, WEFT_ROLE_ATTN_Q, first * q, count * q);
+    add_rows(p, WEFT_ROLE_ATTN_K, first * kv, count * kv);
+    add_rows(p, WEFT_ROLE_ATTN_V, first * kv, count * kv);
+    add_columns(p, WEFT_ROLE_ATTN_O, first * q, count * q);
+}
+
+static void add_ffn(struct parts *p, uint32_t first, uint32_t count)
+{
+    uint32_t begin = first * WEFT_FFN_PIECE, end = (first + count) * WEFT_FFN_PIECE;
+    if (end > p->m->ffn_dim)
+        end = p->m->ffn_dim;
+    add_rows(p, WEFT_ROLE_FFN_GATE, begin, end - begin);
+    add_rows(p, WEFT_ROLE_FFN_UP, begin, end - begin);
+    add_columns(p, WEFT_ROLE_FFN_DOWN, begin, end - begin);
+}
+
+int weft_shard_parts(const struct weft_model *m, const struct weft_shard_run *run,
+                     struct weft_shard_part parts[WEFT_SHARD_PARTS_MAX], size_t *ret_count,
+                     weft_err *err)
+{
+    if ((unsigned)run->kind >= WEFT_SHARD_KIND_COUNT)
+        return weft_fail(err, WEFT_ESHAPE, "shard kind %u is unknown", (unsigned)run->kind);
+    uint32_t layers = kinds[run->kind].layered ? m->n_layers : 1;
+    if (run->layer >= layers)
+        return weft_fail(err, WEFT_ESHAPE, "%s shards of layer %u, expected 0 to %u",
+                         kinds[run->kind].name, run->layer, layers - 1);
+    uint32_t space = weft_shard_space(m, run->kind);
+    if (run->count == 0 || run->count > space || run->first > space - run->count)
+        return weft_fail(err, WEFT_ESHAPE,
+                         "%s shards: found %u from %u on, expected 1 to %u within 0..%u",
+                         kinds[run->kind].name, run->count, run->first, space, space - 1);
+
+    struct parts p = {.m = m, .layer = run->layer, .items = parts};
+    switch (run->kind) {
+    case WEFT_SHARD_EMBED:
+        add_all(&p, WEFT_ROLE_EMBED);
+        break;
+    case WEFT_SHARD_HEAD:
+        add_rows(&p, m->tied ? WEFT_ROLE_EMBED : WEFT_ROLE_OUTPUT, run->first, run->count);
+        break;
+    case WEFT_SHARD_HEAD_NORM:
+        add_all(&p, WEFT_ROLE_OUTPUT_NORM);
+        break;
+    case WEFT_SHARD_ROPE:
+        add_all(&p, WEFT_ROLE_ROPE_FREQS);
+        break;
+    case WEFT_SHARD_NORMS:
+        add_all(&p, WEFT_ROLE_ATTN_NORM);
+        add_all(&p, WEFT_ROLE_FFN_NORM);
+        break;
+    case WEFT_SHARD_ATTN:
+        add_attn(&p, run->first, run->count);
+        break;
+    case WEFT_SHARD_FFN:
+        add_ffn(&p, run->first, run->count);
+        break;
+    case WEFT_SHARD_KIND_COUNT:
+        break;
+    }
+    *ret_count = p.count;
+    return 0;
+}
+
+void weft_shard_read(const struct weft_model *m, const uint8_t *file,
+                     const struct weft_shard_part *part, uint64_t offset, void *buf, size_t size)
+{
+    const struct weft_tensor *t = weft_model_tensor(m, part->role, part->layer);
+    uint64_t stride = weft_row_bytes(t->type, t->cols); /* of a row in the file */
+    uint64_t row_bytes = weft_row_bytes(t->type, part->n_cols);
+    const uint8_t *src = file + t->offset + part->row * stride + weft_row_bytes(t->type, part->col);
+    uint8_t *dst = buf;
+    assert(offset <= part->bytes && size <= part->bytes - offset);
+    if (row_bytes == stride) { /* whole rows lie together */
+        memcpy(dst, src + offset, size);
+        return;
+    }
+    while (size > 0) {
+        uint64_t row = offset / row_bytes, at = offset % row_bytes;
+        size_t n = (size_t)(row_bytes - at) < size ? (size_t)(row_bytes - at) : size;
+        memcpy(dst, src + row * stride + at, n);
+        dst += n;
+        offset += n;
+        size -= n;
+    }
+}
+
+/* ------------------------------------------------------------------ sizes */
+
+static uint64_t packed_bytes(const struct weft_model *m, enum weft_role role, uint32_t layer)
+{
+    const struct weft_tensor *t = weft_model_tensor(m, role, layer);
+    if (!weft_role_matrix(role))
+        return t->bytes;
+    uint64_t rows = ((uint64_t)t->rows + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS;
+    return rows * weft_row_bytes(t->type, t->cols);
+}
+
+uint64_t weft_layer_weight_bytes(const struct weft_model *m, uint32_t layer)
+{
+    uint64_t sum = 0;
+    for (int role = WEFT_ROLE_GLOBAL_COUNT; role < WEFT_ROLE_COUNT; role++)
+        sum += packed_bytes(m, (enum weft_role)role, layer);
+    return sum;
+}
+
+uint64_t weft_embed_weight_bytes(const struct weft_model *m)
+{
+    return packed_bytes(m, WEFT_ROLE_EMBED, 0);
+}
+
+uint64_t weft_head_weight_bytes(const struct weft_model *m)
+{
+    return packed_bytes(m, m->tied ? WEFT_ROLE_EMBED : WEFT_ROLE_OUTPUT, 0) +
+           packed_bytes(m, WEFT_ROLE_OUTPUT_NORM, 0);
+}
+
+uint64_t weft_kv_position_bytes(const struct weft_model *m, uint32_t elem_bytes)
+{
+    return 2 * (uint64_t)m->n_kv_heads * m->head_dim * elem_bytes; /* K and V */
+}

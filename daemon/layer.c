@@ -1,0 +1,171 @@
+/*
+ * Layer, see layer.h. Reads top to bottom like the paper (Llama 2, arXiv:2307.09288; grouped KV
+ * heads, arXiv:2305.13245; SwiGLU, arXiv:2002.05202; RoPE, arXiv:2104.09864). Compute thread.
+ */
+#include "daemon/layer.h"
+
+#include <math.h>
+
+#include "daemon/stage.h"
+
+#define DAMAGED "(values out of range; is the model damaged?)"
+#define F16_LIMIT 65520.0f /* from here on a value rounds to infinity in f16 */
+
+int weft_layer_find(const struct weft_store *s, uint32_t number, struct weft_layer_weights *ret,
+                    weft_err *err)
+{
+    struct weft_layer_weights w = {
+        .attn_norm = weft_store_vector(s, WEFT_ROLE_ATTN_NORM, number),
+        .ffn_norm = weft_store_vector(s, WEFT_ROLE_FFN_NORM, number),
+        .q = weft_store_matrix(s, WEFT_ROLE_ATTN_Q, number),
+        .k = weft_store_matrix(s, WEFT_ROLE_ATTN_K, number),
+        .v = weft_store_matrix(s, WEFT_ROLE_ATTN_V, number),
+        .o = weft_store_matrix(s, WEFT_ROLE_ATTN_O, number),
+        .gate = weft_store_matrix(s, WEFT_ROLE_FFN_GATE, number),
+        .up = weft_store_matrix(s, WEFT_ROLE_FFN_UP, number),
+        .down = weft_store_matrix(s, WEFT_ROLE_FFN_DOWN, number),
+    };
+    for (int role = WEFT_ROLE_GLOBAL_COUNT; role < WEFT_ROLE_COUNT; role++) {
+        char name[WEFT_GGUF_NAME_MAX + 1];
+        if (weft_store_matrix(s, (enum weft_role)role, number) == NULL)
+            return weft_fail(err, WEFT_ESTATE, "%s is not loaded",
+                             weft_role_tensor_name(name, (enum weft_role)role, number));
+    }
+    *ret = w;
+    return 0;
+}
+
+uint32_t weft_layer_o_piece(const struct weft_model *m)
+{
+    uint32_t cols = m->n_heads * m->head_dim;
+    for (uint32_t end = m->head_dim; end < cols; end += m->head_dim)
+        if (end % WK_BLOCK == 0)
+            return end;
+    return cols;
+}
+
+static int overflow(const struct weft_layer *l, const char *half, const char *what, weft_err *err)
+{
+    return weft_fail(err, WEFT_EOVERFLOW, "layer %u, %s: %s", l->number, half, what);
+}
+
+/* ------------------------------------------------------------------ attention */
+
+/* A key or value that is infinite in the cache could pass unseen: a score of -infinity has no
+ * weight. */
+static int check_range(const struct weft_layer *l, const float *x, size_t n, weft_err *err)
+{
+    const bool f16 = l->kv->type == WK_KV_F16;
+    const float limit = f16 ? F16_LIMIT : INFINITY;
+    bool ok = true;
+    for (size_t i = 0; i < n; i++)
+        ok &= fabsf(x[i]) < limit; /* false for NaN */
+    if (ok)
+        return 0;
+    return overflow(l, "attention",
+                    f16 ? "a key or value is too large for an f16 cache "
+                          "(kv: f32 holds more; or is the model damaged?)"
+                        : "a key or value is not finite " DAMAGED,
+                    err);
+}
+
+/* Stores the rows' keys and values and lets their queries look at the cache, session by session. */
+static void attend(struct weft_layer *l)
+{
+    const struct weft_model *m = l->model;
+    const struct weft_layer_buffers *b = l->buffers;
+    const size_t q_row = (size_t)m->n_heads * m->head_dim,
+                 kv_row = (size_t)m->n_kv_heads * m->head_dim;
+    const float scale = 1.0f / sqrtf((float)m->head_dim);
+    size_t row = 0;
+    for (uint32_t i = 0; i < l->n_segments; i++) {
+        const struct weft_segment *s = &l->segments[i];
+        const struct wk_kv *kv = &l->kv[s->slot];
+        wk_kv_put(l->engine, kv, s->position, s->rows, b->k + row * kv_row, b->v + row * kv_row);
+        wk_attention(l->engine, kv, b->q + row * q_row, s->rows, m->n_heads, s->position, scale,
+                     b->heads + row * q_row);
+        row += s->rows;
+    }
+}
+
+static int attention(struct weft_layer *l, weft_err *err)
+{
+    const struct weft_model *m = l->model;
+    const struct wk_engine *e = l->engine;
+    const struct weft_layer_weights *w = l->weights;
+    const struct weft_layer_buffers *b = l->buffers;
+    const uint32_t n = l->n_rows, q_cols = m->n_heads * m->head_dim,
+                   kv_cols = m->n_kv_heads * m->head_dim;
+    struct wk_act act;
+
+    wk_rms_norm(e, b->x, w->attn_norm, m->norm_eps, n, m->dim, b->normed);
+    wk_act_set(e, &act, b->normed, n, m->dim, b->q8);
+    wk_matmul(e, w->q, &act, b->q, q_cols, b->matmul);
+    wk_matmul(e, w->k, &act, b->k, kv_cols, b->matmul);
+    wk_matmul(e, w->v, &act, b->v, kv_cols, b->matmul);
+    wk_rope(e, b->q, n, m->n_heads, m->head_dim, m->rope_dim, b->cos, b->sin);
+    wk_rope(e, b->k, n, m->n_kv_heads, m->head_dim, m->rope_dim, b->cos, b->sin);
+    int r = check_range(l, b->k, (size_t)n * kv_cols, err);
+    if (r == 0)
+        r = check_range(l, b->v, (size_t)n * kv_cols, err);
+    if (r < 0)
+        return r;
+    attend(l);
+    wk_act_set(e, &act, b->heads, n, q_cols, b->q8);
+    if (!wk_matmul_sum(e, w->o, &act, weft_layer_o_piece(m), b->sum, b->matmul))
+        return overflow(l, "attention", "a partial sum is not below 2^21 " DAMAGED, err);
+    return 0;
+}
+
+/* ------------------------------------------------------------------ FFN */
+
+static int ffn(struct weft_layer *l, weft_err *err)
+{
+    const struct weft_model *m = l->model;
+    const struct wk_engine *e = l->engine;
+    const struct weft_layer_weights *w = l->weights;
+    const struct weft_layer_buffers *b = l->buffers;
+    const uint32_t n = l->n_rows;
+    struct wk_act act;
+
+    wk_rms_norm(e, b->x, w->ffn_norm, m->norm_eps, n, m->dim, b->normed);
+    wk_act_set(e, &act, b->normed, n, m->dim, b->q8);
+    wk_matmul(e, w->gate, &act, b->gate, m->ffn_dim, b->matmul);
+    wk_matmul(e, w->up, &act, b->up, m->ffn_dim, b->matmul);
+    wk_swiglu(e, b->gate, b->up, b->gate, (size_t)n * m->ffn_dim);
+    wk_act_set(e, &act, b->gate, n, m->ffn_dim, b->q8);
+    if (!wk_matmul_sum(e, w->down, &act, WEFT_FFN_PIECE, b->sum, b->matmul))
+        return overflow(l, "FFN", "a partial sum is not below 2^21 " DAMAGED, err);
+    return 0;
+}
+
+/* ------------------------------------------------------------------ the machine */
+
+static int residual(struct weft_layer *l, const char *half, weft_err *err)
+{
+    const struct weft_layer_buffers *b = l->buffers;
+    if (!wk_sum_add(l->engine, b->sum, b->x, (size_t)l->n_rows * l->model->dim))
+        return overflow(l, half, "a sum is not below 2^23 " DAMAGED, err);
+    return 0;
+}
+
+int weft_layer_resume(struct weft_layer *l, weft_err *err)
+{
+    int r;
+    switch (l->next) {
+    case WEFT_LAYER_ATTENTION:
+        r = attention(l, err);
+        l->next = WEFT_LAYER_ATTENTION_SUM;
+        return r < 0 ? r : WEFT_LAYER_SUM;
+    case WEFT_LAYER_ATTENTION_SUM:
+        r = residual(l, "attention", err);
+        if (r < 0)
+            return r;
+        r = ffn(l, err);
+        l->next = WEFT_LAYER_FFN_SUM;
+        return r < 0 ? r : WEFT_LAYER_SUM;
+    case WEFT_LAYER_FFN_SUM:
+        return residual(l, "FFN", err);
+    }
+    return weft_fail(err, WEFT_EINTERNAL, "layer %u: resumed at point %d", l->number, (int)l->next);
+}

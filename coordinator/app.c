@@ -1,0 +1,330 @@
+/*
+ * App: from options to a deployed cluster, and back. See app.h. The order: files → private daemon
+ * if there is no cluster file → gather → plan → deploy; every step that fails tells `opened` why.
+ */
+#include "coordinator/app.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "coordinator/private_daemon.h"
+#include "coordinator/progress.h"
+
+/* A context nobody asked for costs memory: the model's own up to this. */
+#define CONTEXT_DEFAULT 4096u
+/* Rows of prompt the plan predicts the first token for. */
+#define PREFILL_ROWS 128u
+
+int weft_app_fail(struct weft_app *app, const weft_err *err)
+{
+    app->exit_code = weft_error_exit(err->code);
+    if (err->code != WEFT_EINTERRUPTED)
+        fprintf(stderr, "weft: %s\n", err->text);
+    return app->exit_code;
+}
+
+/* ------------------------------------------------------------------ files */
+
+static int load_cluster_file(struct weft_app *app, weft_err *err)
+{
+    struct weft_str report = {0};
+    int r = weft_cluster_file_load(app->opt->cluster, &app->file, &report, err);
+    if (r == 0 && app->opt->plan != NULL)
+        r = weft_cluster_file_plan(&app->file, app->opt->plan, &report, err);
+    if (report.size > 0)
+        fputs(report.data, stderr);
+    weft_str_done(&report);
+    app->have_file = r == 0;
+    return r;
+}
+
+int weft_app_load_model(struct weft_app *app, const char *path, weft_err *err)
+{
+    int r = weft_mapping_open(path, &app->map, err);
+    if (r < 0)
+        return r; /* names the path already */
+    r = weft_gguf_open(app->map.data, app->map.size, &app->gguf, err);
+    if (r == 0)
+        r = weft_model_from_gguf(&app->gguf, &app->map, &app->model, err);
+    if (r < 0)
+        weft_err_prefix(err, "%s", path);
+    app->have_model = r == 0;
+    return r;
+}
+
+/* Command line over cluster file over defaults. */
+static int merge_options(struct weft_app *app, weft_err *err)
+{
+    const struct weft_options *o = app->opt;
+    struct weft_cluster_file *f = &app->file;
+    if (o->context != 0)
+        f->context = o->context;
+    if (o->predict >= 0)
+        f->predict = (uint32_t)o->predict;
+    if (o->kv != NULL)
+        f->kv_f32 = strcmp(o->kv, "f32") == 0;
+    if (o->gemm != NULL)
+        f->gemm_weft = strcmp(o->gemm, "weft") == 0;
+    if (o->given.temperature)
+        f->sampling.temperature = o->sampling.temperature;
+    if (o->given.top_k)
+        f->sampling.top_k = o->sampling.top_k;
+    if (o->given.top_p)
+        f->sampling.top_p = o->sampling.top_p;
+    if (o->given.min_p)
+        f->sampling.min_p = o->sampling.min_p;
+    if (o->given.repeat_penalty)
+        f->sampling.repeat_penalty = o->sampling.repeat_penalty;
+    if (o->given.seed) {
+        f->sampling.seed = o->sampling.seed;
+        f->sampling.seed_set = true;
+    }
+    if (!f->sampling.seed_set)
+        f->sampling.seed = app->io->random(app->io) >> 32;
+    if (!app->have_model)
+        return 0;
+    if (f->context > app->model.context_max)
+        return weft_fail(err, WEFT_ECONTEXT, "context %u: %s was made for %u positions at most",
+                         f->context, app->model.name, app->model.context_max);
+    if (f->context == 0)
+        f->context =
+            app->model.context_max < CONTEXT_DEFAULT ? app->model.context_max : CONTEXT_DEFAULT;
+    return 0;
+}
+
+int weft_app_load(struct weft_app *app, bool need_model, weft_err *err)
+{
+    const struct weft_options *o = app->opt;
+    int r;
+    if (o->cluster != NULL)
+        r = load_cluster_file(app, err);
+    else
+        r = weft_cluster_file_private("127.0.0.1:0", &app->file, err);
+    if (r < 0)
+        return r;
+    app->have_file = true;
+    const char *model = o->model != NULL ? o->model : app->file.model;
+    if (need_model && model == NULL)
+        return weft_fail(err, WEFT_ECONFIG, "no model: set 'model:' in %s or give -m FILE",
+                         o->cluster != NULL ? o->cluster : "a cluster file");
+    if (need_model) {
+        r = weft_app_load_model(app, model, err);
+        if (r < 0)
+            return r;
+    }
+    return merge_options(app, err);
+}
+
+/* ------------------------------------------------------------------ the way to a cluster */
+
+static void opened(struct weft_app *app, const weft_err *err)
+{
+    weft_progress_close(app->progress);
+    app->progress = NULL;
+    app->opened(app, err);
+}
+
+static void progress(void *arg, uint32_t device, uint64_t done, uint64_t total)
+{
+    struct weft_app *app = arg;
+    weft_progress_update(app->progress, device, app->file.devices[device].name, done, total,
+                         app->io->now_ns(app->io));
+}
+
+static void deployed(void *arg, const weft_err *err)
+{
+    opened(arg, err);
+}
+
+static void deploy(struct weft_app *app)
+{
+    const struct weft_deployment d = {
+        .model = &app->model,
+        .file = app->map.data,
+        .plan = &app->plan,
+        .context = app->file.context,
+        .sessions = app->file.sessions,
+        .batch_rows = app->file.batch_rows,
+        .kv_f32 = app->file.kv_f32,
+        .gemm_weft = app->file.gemm_weft,
+    };
+    app->progress = weft_progress_open(app->err_tty, app->file.n_devices);
+    weft_cluster_deploy(app->cluster, &d, deployed, app);
+}
+
+/* Devices that did not answer: named once; an error when the plan pins them or nobody is left. */
+static int check_reachable(struct weft_app *app, weft_err *err)
+{
+    const struct weft_cluster_file *f = &app->file;
+    uint32_t reachable = 0;
+    const weft_err *first = NULL;
+    for (uint32_t i = 0; i < f->n_devices; i++) {
+        const struct weft_device_status *st = weft_cluster_status(app->cluster, i);
+        bool pinned = f->pin_embed == (int32_t)i || f->pin_head == (int32_t)i;
+        for (uint32_t k = 0; k < f->n_stages; k++)
+            pinned |= f->stages[k].device == i;
+        reachable += st->reachable;
+        if (st->reachable)
+            continue;
+        if (first == NULL || pinned)
+            first = &st->why;
+        if (pinned) {
+            *err = *first;
+            return -err->code;
+        }
+    }
+    if (reachable == 0) {
+        assert(first != NULL); /* a cluster file names one device at least */
+        *err = *first;
+        return -err->code;
+    }
+    for (uint32_t i = 0; i < f->n_devices; i++) {
+        const struct weft_device_status *st = weft_cluster_status(app->cluster, i);
+        if (!st->reachable)
+            fprintf(stderr, "weft: planning without %s\n", st->why.text);
+    }
+    return 0;
+}
+
+static int make_plan(struct weft_app *app, weft_err *err)
+{
+    const struct weft_cluster_file *f = &app->file;
+    int r = check_reachable(app, err);
+    if (r < 0)
+        return r;
+    app->facts = calloc(f->n_devices, sizeof *app->facts);
+    if (app->facts == NULL)
+        return weft_fail(err, WEFT_ENOMEM, "plan");
+    for (uint32_t i = 0; i < f->n_devices; i++)
+        weft_cluster_facts(app->cluster, i, &app->facts[i]);
+    app->request = (struct weft_plan_request){
+        .model = &app->model,
+        .devices = app->facts,
+        .links = weft_cluster_links(app->cluster),
+        .n_devices = f->n_devices,
+        .cost = {.context = f->context,
+                 .sessions = f->sessions,
+                 .kv_elem_bytes = f->kv_f32 ? 4 : 2,
+                 .batch_rows = f->batch_rows,
+                 .stage_scratch_bytes = weft_stage_scratch_bound(&app->model, f->batch_rows),
+                 .goal = (enum weft_goal)f->goal,
+                 .pin_embed = f->pin_embed,
+                 .pin_head = f->pin_head},
+        .pinned = f->stages,
+        .n_pinned = f->n_stages,
+    };
+    r = weft_plan_make(&app->request, &app->plan, err);
+    if (r < 0)
+        weft_err_prefix(err, "%s", app->model.name);
+    app->have_plan = r == 0;
+    return r;
+}
+
+static void gathered_look(void *arg, const weft_err *err)
+{
+    opened(arg, err);
+}
+
+static void gathered_plan(void *arg, const weft_err *err)
+{
+    struct weft_app *app = arg;
+    weft_err why = {0};
+    if (err == NULL && make_plan(app, &why) < 0)
+        err = &why;
+    opened(app, err);
+}
+
+static void gathered_deploy(void *arg, const weft_err *err)
+{
+    struct weft_app *app = arg;
+    weft_err why = {0};
+    if (err == NULL && make_plan(app, &why) < 0)
+        err = &why;
+    if (err != NULL)
+        opened(app, err);
+    else
+        deploy(app);
+}
+
+void weft_app_open_cluster(struct weft_app *app, enum weft_app_depth depth, weft_done_fn *done)
+{
+    static char address[64], holder[WEFT_NAME_MAX + 1];
+    weft_err why = {0};
+    app->opened = done;
+    bool private_daemon = app->opt->cluster == NULL;
+    if (private_daemon) {
+        if (weft_private_daemon_start(app->opt->threads, &app->daemon_pid, address, sizeof address,
+                                      &why) < 0) {
+            opened(app, &why);
+            return;
+        }
+        app->file.devices[0].address = address;
+    }
+    char host[64] = "?";
+    (void)gethostname(host, sizeof host - 1);
+    const char *user = getenv("USER");
+    snprintf(holder, sizeof holder, "%.20s@%.30s:%d", user != NULL ? user : "weft", host,
+             (int)getpid());
+    for (char *at = holder; *at != '\0'; at++) /* daemons refuse other names in a Hello */
+        if (*at <= ' ' || *at > '~')
+            *at = '_';
+    const struct weft_cluster_options co = {
+        .io = app->io,
+        .name = holder,
+        .devices = app->file.devices,
+        .n_devices = app->file.n_devices,
+        .progress = progress,
+        .broken = app->broken,
+        .arg = app,
+    };
+    if (weft_cluster_open(&co, &app->cluster, &why) < 0) {
+        opened(app, &why);
+        return;
+    }
+    /* Nothing is to be chosen on a private daemon: measuring it would only delay the answer. */
+    unsigned what = private_daemon           ? WEFT_GATHER_STATUS
+                    : depth == WEFT_APP_LOOK ? WEFT_GATHER_PROBE
+                                             : WEFT_GATHER_PROBE | WEFT_GATHER_LINKS;
+    weft_cluster_gather(app->cluster, what,
+                        depth == WEFT_APP_LOOK   ? gathered_look
+                        : depth == WEFT_APP_PLAN ? gathered_plan
+                                                 : gathered_deploy,
+                        app);
+}
+
+static void cluster_closed(void *arg)
+{
+    struct weft_app *app = arg;
+    app->cluster = NULL;
+    app->stop(app, app->exit_code);
+}
+
+void weft_app_close_cluster(struct weft_app *app, int code)
+{
+    app->exit_code = code;
+    if (app->closing)
+        return;
+    app->closing = true;
+    if (app->cluster != NULL)
+        weft_cluster_close(app->cluster, cluster_closed, app);
+    else
+        app->stop(app, code);
+}
+
+void weft_app_done(struct weft_app *app)
+{
+    weft_progress_close(app->progress); /* left when the output failed while shards travelled */
+    if (app->daemon_pid > 0)
+        weft_private_daemon_stop(app->daemon_pid);
+    if (app->have_plan)
+        weft_plan_done(&app->plan);
+    free(app->facts);
+    if (app->have_model)
+        weft_model_done(&app->model);
+    weft_gguf_done(&app->gguf);
+    weft_mapping_close(&app->map);
+    weft_cluster_file_done(&app->file);
+}

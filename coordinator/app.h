@@ -1,0 +1,74 @@
+/*
+ * App: what the commands of weft share: the loop, the terminal, interrupts, and the way from
+ * options to a deployed cluster. main.c makes it over libuv; commands see only this header.
+ */
+#ifndef WEFT_COORDINATOR_APP_H
+#define WEFT_COORDINATOR_APP_H
+
+#include "coordinator/cluster.h"
+#include "coordinator/options.h"
+#include "coordinator/template.h"
+#include "coordinator/tokenizer.h"
+
+struct weft_output; /* coordinator/output.h */
+struct weft_app_uv; /* main.c */
+
+struct weft_app {
+    const struct weft_options *opt;
+    struct weft_io *io;
+    struct weft_output *out; /* stdout through a thread: a slow reader never stops heartbeats */
+    bool out_tty, err_tty, colour;
+    /* main.c: */
+    int (*loop)(struct weft_app *app); /* runs until stop; returns stop's code */
+    void (*stop)(struct weft_app *app, int code);
+    void (*read_line)(struct weft_app *app); /* asks for a line of stdin → line() */
+    struct weft_app_uv *uv;
+    /* set by the command; called on the loop: */
+    void (*interrupted)(struct weft_app *app); /* Ctrl-C; NULL: ends the command, 130 */
+    void (*line)(struct weft_app *app, const char *text, size_t n); /* NULL text: end of input */
+    void (*broken)(void *app,
+                   const weft_err *why); /* the cluster broke between two answers; may be NULL */
+    void *command;
+    /* set by weft_app_open_cluster: */
+    struct weft_cluster_file file;
+    bool have_file;
+    struct weft_mapping map;
+    struct weft_gguf gguf;
+    struct weft_model model;
+    bool have_model;
+    struct weft_cluster *cluster;
+    struct weft_device_facts *facts; /* [n_devices] */
+    struct weft_plan_request request;
+    struct weft_plan plan;
+    bool have_plan;
+    int daemon_pid; /* private daemon; 0: none */
+    struct weft_progress *progress;
+    weft_done_fn *opened;
+    int exit_code;
+    bool closing;
+};
+
+/* Prints "weft: TEXT" and remembers the exit code of err; returns it. */
+int weft_app_fail(struct weft_app *app, const weft_err *err);
+
+/* From options to a cluster, in steps; each is asynchronous and calls `opened(app, err)` at its
+ * end. */
+enum weft_app_depth { WEFT_APP_LOOK, WEFT_APP_PLAN, WEFT_APP_DEPLOY };
+int weft_app_load(struct weft_app *app, bool need_model,
+                  weft_err *err) WEFT_MUST_USE; /* files only */
+/* Sets app->map, gguf and model, which weft_app_done frees; the error names the file. */
+int weft_app_load_model(struct weft_app *app, const char *path, weft_err *err) WEFT_MUST_USE;
+void weft_app_open_cluster(struct weft_app *app, enum weft_app_depth depth, weft_done_fn *opened);
+/* Releases the cluster and then stops the loop with `code`. */
+void weft_app_close_cluster(struct weft_app *app, int code);
+void weft_app_done(struct weft_app *app);
+
+int weft_cmd_check(struct weft_app *app);
+int weft_cmd_status(struct weft_app *app);
+int weft_cmd_plan(struct weft_app *app);
+int weft_cmd_run(struct weft_app *app);
+int weft_cmd_chat(struct weft_app *app);
+int weft_cmd_inspect(struct weft_app *app);
+int weft_cmd_eval(struct weft_app *app);
+
+#endif

@@ -1,0 +1,386 @@
+/*
+ * weft inspect: what a GGUF file holds, also when weft cannot run it: shape, types and sizes,
+ * KV cache, tokenizer, chat template. Facts are gathered once and shown as text or as JSON.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "coordinator/app.h"
+#include "coordinator/output.h"
+
+/* Bytes of an architecture's name in a key; the longest published one has 20. */
+#define ARCH_MAX 64
+#define KEY_MAX 128
+
+struct type_facts {
+    uint64_t tensors, bytes, parameters;
+};
+
+struct special {
+    const char *name; /* "bos" */
+    const char *key;
+    bool present;
+    uint32_t id;
+    struct weft_gguf_string text; /* size 0 when the id is not in the vocabulary */
+};
+
+#define SPECIALS 6
+
+struct facts {
+    const char *path;
+    const struct weft_mapping *map;
+    const struct weft_gguf *g;
+    char arch[ARCH_MAX], name[WEFT_QUOTE_SIZE];
+    bool runs;
+    weft_err why; /* when it does not */
+    /* 0: the file does not say */
+    uint32_t layers, dim, heads, kv_heads, head_dim, ffn, vocab, context;
+    uint64_t kv_position_bytes; /* as f16, all layers */
+    struct type_facts types[WEFT_TENSOR_TYPE_COUNT], total;
+    bool have_tokenizer, tokenizer_runs;
+    char tokenizer[WEFT_QUOTE_SIZE];
+    weft_err tokenizer_why;
+    uint64_t tokens;
+    struct special specials[SPECIALS];
+    uint64_t template_bytes; /* 0: none */
+    weft_err template_why;   /* code 0: weft understands it */
+};
+
+/* ------------------------------------------------------------------ gathering */
+
+/* Text of a file for a terminal: printable, cut to fit. buf holds WEFT_QUOTE_SIZE bytes. */
+static void copy_printable(char *buf, size_t n, struct weft_gguf_string s)
+{
+    char quoted[WEFT_QUOTE_SIZE];
+    weft_quote(quoted, sizeof quoted, s.data, (size_t)s.size);
+    snprintf(buf, n, "%.*s", (int)(strlen(quoted) - 2), quoted + 1); /* without its quotes */
+}
+
+/* "llama" + "block_count": the key's number, `absent` without the key, 0 when it is no number (such
+ * as one per layer). */
+static uint32_t arch_u32(const struct facts *f, const char *rest, uint32_t absent)
+{
+    char key[KEY_MAX];
+    uint32_t value = 0;
+    snprintf(key, sizeof key, "%s.%s", f->arch, rest);
+    if (weft_gguf_kv(f->g, key) == NULL)
+        return absent;
+    return weft_gguf_u32(f->g, key, &value, NULL) == 0 ? value : 0;
+}
+
+static void gather_shape(struct facts *f)
+{
+    f->layers = arch_u32(f, "block_count", 0);
+    f->dim = arch_u32(f, "embedding_length", 0);
+    f->heads = arch_u32(f, "attention.head_count", 0);
+    f->kv_heads = arch_u32(f, "attention.head_count_kv", f->heads);
+    f->head_dim = arch_u32(f, "attention.key_length", f->heads > 0 ? f->dim / f->heads : 0);
+    f->ffn = arch_u32(f, "feed_forward_length", 0);
+    f->context = arch_u32(f, "context_length", 0);
+    const struct weft_gguf_tensor *embed = weft_gguf_tensor(f->g, "token_embd.weight");
+    if (embed != NULL && embed->dims[1] <= UINT32_MAX)
+        f->vocab = (uint32_t)embed->dims[1];
+    /* K and V of 2 bytes an element; each factor is below 2^32, the limits keep the product small.
+     */
+    if (f->layers <= WEFT_LAYERS_MAX && f->kv_heads <= WEFT_HEADS_MAX &&
+        f->head_dim <= WEFT_DIM_MAX)
+        f->kv_position_bytes = (uint64_t)f->layers * f->kv_heads * f->head_dim * 2 * 2;
+}
+
+static void gather_tensors(struct facts *f)
+{
+    for (uint64_t i = 0; i < f->g->n_tensors; i++) {
+        const struct weft_gguf_tensor *t = &f->g->tensors[i];
+        const uint64_t parameters = t->dims[0] * t->dims[1] * t->dims[2] * t->dims[3];
+        struct type_facts *both[] = {&f->types[t->type], &f->total};
+        for (size_t k = 0; k < 2; k++) {
+            both[k]->tensors++;
+            both[k]->bytes += t->bytes;
+            both[k]->parameters += parameters;
+        }
+    }
+}
+
+static void gather_specials(struct facts *f, const struct weft_gguf_kv *tokens)
+{
+    static const struct special known[SPECIALS] = {
+        {.name = "bos", .key = "tokenizer.ggml.bos_token_id"},
+        {.name = "eos", .key = "tokenizer.ggml.eos_token_id"},
+        {.name = "eot", .key = "tokenizer.ggml.eot_token_id"},
+        {.name = "eom", .key = "tokenizer.ggml.eom_token_id"},
+        {.name = "unknown", .key = "tokenizer.ggml.unknown_token_id"},
+        {.name = "padding", .key = "tokenizer.ggml.padding_token_id"},
+    };
+    memcpy(f->specials, known, sizeof known);
+    for (size_t i = 0; i < SPECIALS; i++) {
+        struct special *s = &f->specials[i];
+        struct weft_gguf_string text;
+        uint64_t pos = 0;
+        s->present = weft_gguf_u32(f->g, s->key, &s->id, NULL) == 0;
+        if (!s->present || tokens == NULL || s->id >= tokens->count)
+            continue;
+        for (uint64_t k = 0; weft_gguf_next_string(tokens, &pos, &text); k++)
+            if (k == s->id)
+                s->text = text;
+    }
+}
+
+static void gather_tokenizer(struct facts *f)
+{
+    const struct weft_gguf_kv *tokens = weft_gguf_kv(f->g, "tokenizer.ggml.tokens");
+    struct weft_gguf_string kind;
+    struct weft_tokenizer *t = NULL;
+    f->have_tokenizer = weft_gguf_str(f->g, "tokenizer.ggml.model", &kind, NULL) == 0;
+    if (!f->have_tokenizer) {
+        (void)weft_fail(&f->tokenizer_why, WEFT_EUNSUPPORTED, "the file has no tokenizer");
+        return;
+    }
+    copy_printable(f->tokenizer, sizeof f->tokenizer, kind);
+    f->tokens = tokens != NULL && tokens->type == WEFT_GGUF_ARRAY ? tokens->count : 0;
+    gather_specials(f, tokens);
+    f->tokenizer_runs = weft_tokenizer_open(f->g, &t, &f->tokenizer_why) == 0;
+    if (f->tokenizer_runs)
+        snprintf(f->tokenizer, sizeof f->tokenizer, "%s",
+                 weft_tokenizer_kind_name(weft_tokenizer_kind(t)));
+    weft_tokenizer_close(t);
+}
+
+static void gather_template(struct facts *f)
+{
+    struct weft_gguf_string source;
+    struct weft_template *t = NULL;
+    if (weft_gguf_str(f->g, "tokenizer.chat_template", &source, NULL) < 0)
+        return;
+    f->template_bytes = source.size;
+    (void)!weft_template_open_gguf(f->g, &t, &f->template_why);
+    weft_template_close(t);
+}
+
+/* Fails only for what is no GGUF at all, or broken. */
+static int gather(struct weft_app *app, struct facts *f, weft_err *err)
+{
+    struct weft_gguf_string text;
+    const char *path = app->opt->model;
+    int r = weft_mapping_open(path, &app->map, err);
+    if (r < 0)
+        return r; /* names the path already */
+    r = weft_gguf_open(app->map.data, app->map.size, &app->gguf, err);
+    if (r < 0) {
+        weft_err_prefix(err, "%s", path);
+        return r;
+    }
+    f->path = path;
+    f->map = &app->map;
+    f->g = &app->gguf;
+    if (weft_gguf_str(f->g, "general.architecture", &text, NULL) == 0)
+        copy_printable(f->arch, sizeof f->arch, text);
+    if (weft_gguf_str(f->g, "general.name", &text, NULL) == 0)
+        copy_printable(f->name, sizeof f->name, text);
+    f->runs = weft_model_from_gguf(f->g, f->map, &app->model, &f->why) == 0;
+    app->have_model = f->runs;
+    if (f->g->n_tensors == 0) {
+        f->why = (weft_err){0};
+        (void)weft_fail(&f->why, WEFT_EUNSUPPORTED, "the file has no tensors, only metadata");
+    }
+    gather_shape(f);
+    gather_tensors(f);
+    gather_tokenizer(f);
+    gather_template(f);
+    /* Malformed counts as much as what is no GGUF: scripts should see it. */
+    if (!f->runs && f->g->n_tensors > 0 && f->why.code == WEFT_EMODEL) {
+        *err = f->why;
+        weft_err_prefix(err, "%s", path);
+        return -WEFT_EMODEL;
+    }
+    return 0;
+}
+
+/* ------------------------------------------------------------------ text */
+
+/* "1.10 billion", "3.8 million". */
+static void format_count(char *buf, size_t n, uint64_t count)
+{
+    if (count >= 1000000000)
+        snprintf(buf, n, "%.2f billion", (double)count * 1e-9);
+    else if (count >= 1000000)
+        snprintf(buf, n, "%.1f million", (double)count * 1e-6);
+    else
+        snprintf(buf, n, "%llu", (unsigned long long)count);
+}
+
+static void text_shape(const struct facts *f, struct weft_str *out)
+{
+    char one[32], all[32];
+    if (f->layers > 0)
+        weft_str_addf(out, "layers        %u\n", f->layers);
+    if (f->dim > 0)
+        weft_str_addf(out, "width         %u", f->dim);
+    if (f->dim > 0 && f->ffn > 0)
+        weft_str_addf(out, ", FFN %u", f->ffn);
+    if (f->dim > 0)
+        weft_str_adds(out, "\n");
+    if (f->heads > 0)
+        weft_str_addf(out, "heads         %u of %u", f->heads, f->head_dim);
+    if (f->heads > 0 && f->kv_heads > 0)
+        weft_str_addf(out, ", %u for keys and values", f->kv_heads);
+    if (f->heads > 0)
+        weft_str_adds(out, "\n");
+    if (f->vocab > 0)
+        weft_str_addf(out, "vocabulary    %u\n", f->vocab);
+    if (f->context > 0)
+        weft_str_addf(out, "context       %u positions\n", f->context);
+    if (f->kv_position_bytes == 0)
+        return;
+    weft_str_addf(out, "KV cache      %s per position as f16",
+                  weft_format_size(one, sizeof one, f->kv_position_bytes));
+    if (f->context > 0 && f->context <= WEFT_CONTEXT_MAX)
+        weft_str_addf(out, ", %s for %u",
+                      weft_format_size(all, sizeof all, f->kv_position_bytes * f->context),
+                      f->context);
+    weft_str_adds(out, "\n");
+}
+
+static void text_types(const struct facts *f, struct weft_str *out)
+{
+    char size[32], count[32];
+    if (f->total.tensors == 0)
+        return;
+    format_count(count, sizeof count, f->total.parameters);
+    weft_str_addf(out, "parameters    %s\n\ntype      tensors        size\n", count);
+    for (uint32_t i = 0; i < WEFT_TENSOR_TYPE_COUNT; i++)
+        if (f->types[i].tensors > 0)
+            weft_str_addf(out, "%-8s %8llu %11s%s\n", weft_tensor_type_info(i)->name,
+                          (unsigned long long)f->types[i].tensors,
+                          weft_format_size(size, sizeof size, f->types[i].bytes),
+                          weft_type_supported(i) ? "" : "  not supported");
+    weft_str_addf(out, "all      %8llu %11s\n\n", (unsigned long long)f->total.tensors,
+                  weft_format_size(size, sizeof size, f->total.bytes));
+}
+
+static void text_tokenizer(const struct facts *f, struct weft_str *out)
+{
+    char quoted[WEFT_QUOTE_SIZE];
+    if (!f->have_tokenizer) {
+        weft_str_adds(out, "tokenizer     none\n");
+        return;
+    }
+    weft_str_addf(out, "tokenizer     %s, %llu tokens\n", f->tokenizer,
+                  (unsigned long long)f->tokens);
+    for (size_t i = 0; i < SPECIALS; i++) {
+        const struct special *s = &f->specials[i];
+        if (s->present)
+            weft_str_addf(out, "  %-11s %u %s\n", s->name, s->id,
+                          s->text.data != NULL ? weft_quote(quoted, sizeof quoted, s->text.data,
+                                                            (size_t)s->text.size)
+                                               : "(not in the vocabulary)");
+    }
+    if (!f->tokenizer_runs)
+        weft_str_addf(out, "  cannot run  %s\n", f->tokenizer_why.text);
+}
+
+static void text_facts(const struct facts *f, struct weft_str *out)
+{
+    char size[32];
+    weft_str_addf(out, "file          %s: GGUF version %u, %s\n", f->path, f->g->version,
+                  weft_format_size(size, sizeof size, f->map->size));
+    if (f->name[0] != '\0')
+        weft_str_addf(out, "name          %s\n", f->name);
+    weft_str_addf(out, "architecture  %s\n", f->arch[0] != '\0' ? f->arch : "not named");
+    text_shape(f, out);
+    text_types(f, out);
+    text_tokenizer(f, out);
+    if (f->template_bytes == 0)
+        weft_str_adds(out, "chat template none: weft run --raw\n");
+    else if (f->template_why.code == 0)
+        weft_str_addf(out, "chat template %llu bytes\n", (unsigned long long)f->template_bytes);
+    else
+        weft_str_addf(out, "chat template %llu bytes, not understood: %s\n",
+                      (unsigned long long)f->template_bytes, f->template_why.text);
+    if (f->runs && f->tokenizer_runs)
+        weft_str_adds(out, "runs          yes\n");
+    else
+        weft_str_addf(out, "runs          no: %s\n", f->runs ? f->tokenizer_why.text : f->why.text);
+}
+
+/* ------------------------------------------------------------------ JSON */
+
+static void json_text(const char *key, const char *text, struct weft_str *out)
+{
+    weft_str_addf(out, "\"%s\": ", key);
+    weft_str_add_json(out, text, strlen(text));
+    weft_str_adds(out, ", ");
+}
+
+static void json_tokenizer(const struct facts *f, struct weft_str *out)
+{
+    const char *between = "";
+    weft_str_adds(out, "\"tokenizer\": ");
+    if (!f->have_tokenizer) {
+        weft_str_adds(out, "null");
+        return;
+    }
+    weft_str_adds(out, "{");
+    json_text("kind", f->tokenizer, out);
+    weft_str_addf(out, "\"runs\": %s, ", f->tokenizer_runs ? "true" : "false");
+    json_text("why_not", f->tokenizer_why.text, out);
+    weft_str_addf(out, "\"tokens\": %llu, \"special_ids\": {", (unsigned long long)f->tokens);
+    for (size_t i = 0; i < SPECIALS; i++) {
+        if (!f->specials[i].present)
+            continue;
+        weft_str_addf(out, "%s\"%s\": %u", between, f->specials[i].name, f->specials[i].id);
+        between = ", ";
+    }
+    weft_str_adds(out, "}}");
+}
+
+static void json_facts(const struct facts *f, struct weft_str *out)
+{
+    const char *between = "";
+    weft_str_adds(out, "{");
+    json_text("file", f->path, out);
+    weft_str_addf(out, "\"gguf_version\": %u, \"file_bytes\": %llu, ", f->g->version,
+                  (unsigned long long)f->map->size);
+    json_text("name", f->name, out);
+    json_text("architecture", f->arch, out);
+    weft_str_addf(out, "\"runs\": %s, ", f->runs && f->tokenizer_runs ? "true" : "false");
+    json_text("why_not", f->runs ? f->tokenizer_why.text : f->why.text, out);
+    weft_str_addf(out,
+                  "\"layers\": %u, \"width\": %u, \"heads\": %u, \"kv_heads\": %u, "
+                  "\"head_width\": %u, \"ffn_width\": %u, \"vocabulary\": %u, "
+                  "\"context_positions\": %u, \"kv_f16_bytes_per_position\": %llu, "
+                  "\"parameters\": %llu, \"tensors\": %llu, \"tensor_bytes\": %llu, \"types\": {",
+                  f->layers, f->dim, f->heads, f->kv_heads, f->head_dim, f->ffn, f->vocab,
+                  f->context, (unsigned long long)f->kv_position_bytes,
+                  (unsigned long long)f->total.parameters, (unsigned long long)f->total.tensors,
+                  (unsigned long long)f->total.bytes);
+    for (uint32_t i = 0; i < WEFT_TENSOR_TYPE_COUNT; i++) {
+        if (f->types[i].tensors == 0)
+            continue;
+        weft_str_addf(
+            out, "%s\"%s\": {\"tensors\": %llu, \"bytes\": %llu, \"supported\": %s}", between,
+            weft_tensor_type_info(i)->name, (unsigned long long)f->types[i].tensors,
+            (unsigned long long)f->types[i].bytes, weft_type_supported(i) ? "true" : "false");
+        between = ", ";
+    }
+    weft_str_adds(out, "}, ");
+    json_tokenizer(f, out);
+    weft_str_addf(out, ", \"chat_template_bytes\": %llu, \"chat_template_runs\": %s}\n",
+                  (unsigned long long)f->template_bytes,
+                  f->template_bytes > 0 && f->template_why.code == 0 ? "true" : "false");
+}
+
+int weft_cmd_inspect(struct weft_app *app)
+{
+    struct facts f = {0};
+    struct weft_str out = {0};
+    weft_err err = {0};
+    int r = gather(app, &f, &err);
+    if (f.g != NULL && app->opt->json)
+        json_facts(&f, &out);
+    else if (f.g != NULL)
+        text_facts(&f, &out);
+    if (out.size > 0)
+        weft_output_write(app->out, out.data, out.size);
+    weft_str_done(&out);
+    return r < 0 ? weft_app_fail(app, &err) : WEFT_EXIT_OK;
+}

@@ -1,0 +1,490 @@
+/*
+ * The command line: parsing by the tables of options_table.c, then the rules between options. See
+ * options.h. Pure but for the environment; borrows argv and the environment's strings.
+ */
+#include "coordinator/options_table.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/model.h"
+
+/* Where a value came from; a later one is stronger. */
+enum origin { FROM_NOWHERE, FROM_VARIABLE, FROM_FLAG };
+
+struct parse {
+    int argc, next; /* next: index of the argument to read */
+    char *const *argv;
+    struct weft_options opt;
+    enum origin origin[WEFT_OPTION_COUNT];
+    const char *operand; /* what stands beside the options */
+    weft_err *err;
+};
+
+static const char *command_name(const struct parse *p)
+{
+    return weft_command_table[p->opt.command].name;
+}
+
+static const char *quote(char buf[WEFT_QUOTE_SIZE], const char *text)
+{
+    return weft_quote(buf, WEFT_QUOTE_SIZE, text, strlen(text));
+}
+
+/* ------------------------------------------------------------------ commands */
+
+/* COUNT when there is none of this name. */
+static enum weft_command find_command(const char *word)
+{
+    int i = 0;
+    while (i < WEFT_CMD_COUNT && strcmp(weft_command_table[i].name, word) != 0)
+        i++;
+    return (enum weft_command)i;
+}
+
+static int unknown_command(struct parse *p, const char *word)
+{
+    const char *names[WEFT_CMD_COUNT + 3];
+    size_t n = 0;
+    char quoted[WEFT_QUOTE_SIZE];
+    for (; n < WEFT_CMD_COUNT; n++)
+        names[n] = weft_command_table[n].name;
+    names[n++] = WEFT_WORD_HELP;
+    names[n++] = WEFT_WORD_COMPLETION;
+    names[n] = NULL;
+    const char *near = weft_near_miss(word, names);
+    if (near != NULL)
+        return weft_fail(p->err, WEFT_EUSAGE, "unknown command %s, did you mean '%s'?",
+                         quote(quoted, word), near);
+    return weft_fail(p->err, WEFT_EUSAGE, "unknown command %s, see weft --help",
+                     quote(quoted, word));
+}
+
+/* The first word; sets the command, or help or version for the program as a whole. */
+static int parse_command(struct parse *p)
+{
+    const char *word = p->argc > 1 ? p->argv[1] : WEFT_WORD_HELP;
+    char quoted[WEFT_QUOTE_SIZE];
+    p->opt.command = find_command(word);
+    p->next = 2;
+    if (p->opt.command != WEFT_CMD_COUNT)
+        return 0;
+    if (strcmp(word, WEFT_WORD_HELP) == 0 || strcmp(word, "--help") == 0 ||
+        strcmp(word, "-h") == 0) {
+        p->opt.help = true;
+        if (p->argc <= 2)
+            return 0;
+        p->opt.command = find_command(p->argv[2]);
+        return p->opt.command != WEFT_CMD_COUNT ? 0 : unknown_command(p, p->argv[2]);
+    }
+    if (strcmp(word, "--version") == 0) {
+        p->opt.version = true;
+        return 0;
+    }
+    if (strcmp(word, WEFT_WORD_COMPLETION) == 0) /* alone it never comes here */
+        return weft_fail(p->err, WEFT_EUSAGE, "weft completion takes no arguments");
+    if (word[0] == '-')
+        return weft_fail(p->err, WEFT_EUSAGE,
+                         "found %s before the command, expected weft COMMAND [options]",
+                         quote(quoted, word));
+    return unknown_command(p, word);
+}
+
+/* ------------------------------------------------------------------ values */
+
+static int store_name(const struct weft_option *o, const char *text, const char **place,
+                      weft_err *err)
+{
+    char quoted[WEFT_QUOTE_SIZE], expected[64] = "";
+    for (size_t i = 0, used = 0; o->names[i] != NULL; i++) {
+        if (strcmp(o->names[i], text) == 0) {
+            *place = o->names[i];
+            return 0;
+        }
+        used += (size_t)snprintf(expected + used, sizeof expected - used, "%s%s",
+                                 i > 0 ? " or " : "", o->names[i]);
+    }
+    const char *near = weft_near_miss(text, o->names);
+    if (near != NULL)
+        return weft_fail(err, WEFT_EUSAGE, "found %s, expected %s, did you mean '%s'?",
+                         quote(quoted, text), expected, near);
+    return weft_fail(err, WEFT_EUSAGE, "found %s, expected %s", quote(quoted, text), expected);
+}
+
+static int store_flag(const char *text, bool *place, weft_err *err)
+{
+    static const char *const words[] = {"no", "yes", "false", "true", "off", "on", "0", "1"};
+    char quoted[WEFT_QUOTE_SIZE];
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
+        if (strcmp(words[i], text) == 0) {
+            *place = i % 2 == 1;
+            return 0;
+        }
+    }
+    return weft_fail(err, WEFT_EUSAGE, "found %s, expected yes or no", quote(quoted, text));
+}
+
+/* Reads text into the option's place; the error does not name the option yet. */
+static int store(const struct weft_option *o, const char *text, void *place, weft_err *err)
+{
+    uint64_t n = 0;
+    int r;
+    switch (o->kind) {
+    case WEFT_OPTION_FLAG:
+        return store_flag(text, place, err);
+    case WEFT_OPTION_NAME:
+        return store_name(o, text, place, err);
+    case WEFT_OPTION_TEXT:
+    case WEFT_OPTION_FILE:
+        if (text[0] == '\0')
+            return weft_fail(err, WEFT_EUSAGE, "found nothing, expected %s", o->argument);
+        *(const char **)place = text;
+        return 0;
+    case WEFT_OPTION_DOUBLE:
+        return weft_parse_double(text, o->min, o->max, place, err);
+    case WEFT_OPTION_U64:
+        return weft_parse_u64(text, 0, UINT64_MAX, place, err);
+    case WEFT_OPTION_U32:
+        r = weft_parse_u64(text, (uint64_t)o->min, (uint64_t)o->max, &n, err);
+        if (r == 0)
+            *(uint32_t *)place = (uint32_t)n;
+        return r;
+    case WEFT_OPTION_I64:
+        r = weft_parse_u64(text, (uint64_t)o->min, (uint64_t)o->max, &n, err);
+        if (r == 0)
+            *(int64_t *)place = (int64_t)n;
+        return r;
+    }
+    return -WEFT_EINTERNAL;
+}
+
+/* `name` is how the person wrote it: "-c", "--ctx-size", "WEFT_CTX_SIZE". */
+static int set(struct parse *p, enum weft_option_id id, const char *name, const char *text,
+               enum origin origin)
+{
+    const struct weft_option *o = &weft_option_table[id];
+    weft_err why = {0};
+    if (store(o, text, (char *)&p->opt + o->offset, &why) < 0)
+        return weft_fail(p->err, WEFT_EUSAGE, "%s: %s", name, why.text);
+    if (o->given_offset != 0)
+        *(bool *)((char *)&p->opt + (o->given_offset - 1)) = true;
+    p->origin[id] = origin;
+    return 0;
+}
+
+/* ------------------------------------------------------------------ options */
+
+/* An option that this command does not have. */
+static int foreign_option(struct parse *p, const struct weft_option *o, const char *name)
+{
+    struct weft_str others = {0};
+    for (int i = 0; i < WEFT_CMD_COUNT; i++)
+        if ((o->commands & 1u << i) != 0)
+            weft_str_addf(&others, "%s%s", others.size > 0 ? ", " : "", weft_command_table[i].name);
+    int r = weft_fail(p->err, WEFT_EUSAGE, "weft %s has no option %s; these have it: %s",
+                      command_name(p), name, others.data != NULL ? others.data : "");
+    weft_str_done(&others);
+    return r;
+}
+
+/* word is "--tmep" or "-x", without a value. */
+static int unknown_option(struct parse *p, const char *word)
+{
+    const char *names[WEFT_OPTION_COUNT + 1], *near = NULL;
+    char quoted[WEFT_QUOTE_SIZE];
+    size_t n = 0;
+    for (int i = 0; i < WEFT_OPTION_COUNT; i++)
+        if ((weft_option_table[i].commands & 1u << p->opt.command) != 0)
+            names[n++] = weft_option_table[i].name;
+    names[n] = NULL;
+    if (word[1] == '-')
+        near = weft_near_miss(word + 2, names);
+    /* "--temperature" is no slip of the keys, but "--temp" is what is meant. */
+    for (size_t i = 0; near == NULL && word[1] == '-' && i < n; i++)
+        if (strncmp(word + 2, names[i], strlen(names[i])) == 0)
+            near = names[i];
+    quote(quoted, word);
+    if (near != NULL)
+        return weft_fail(p->err, WEFT_EUSAGE, "unknown option %s, did you mean '--%s'?", quoted,
+                         near);
+    if (p->opt.command == WEFT_CMD_RUN)
+        return weft_fail(p->err, WEFT_EUSAGE,
+                         "unknown option %s, see weft run --help; before a prompt that starts "
+                         "with '-' put --",
+                         quoted);
+    return weft_fail(p->err, WEFT_EUSAGE, "unknown option %s, see weft %s --help", quoted,
+                     command_name(p));
+}
+
+/* The value is behind '=' or the letter (`text`), or is the next argument. */
+static int parse_value(struct parse *p, enum weft_option_id id, const char *name, const char *text)
+{
+    const struct weft_option *o = &weft_option_table[id];
+    if ((o->commands & 1u << p->opt.command) == 0)
+        return foreign_option(p, o, name);
+    if (o->kind == WEFT_OPTION_FLAG && text == NULL)
+        text = "yes";
+    else if (text == NULL && p->next < p->argc)
+        text = p->argv[p->next++];
+    else if (text == NULL)
+        return weft_fail(p->err, WEFT_EUSAGE, "%s needs a value: %s %s", name, name, o->argument);
+    return set(p, id, name, text, FROM_FLAG);
+}
+
+/* "--name" or "--name=value" */
+static int parse_long(struct parse *p, const char *arg)
+{
+    const size_t n = strcspn(arg + 2, "=");
+    const char *value = arg[2 + n] == '=' ? arg + 2 + n + 1 : NULL;
+    for (int i = 0; i < WEFT_OPTION_COUNT; i++) {
+        const char *name = weft_option_table[i].name;
+        char typed[32];
+        if (strlen(name) != n || strncmp(name, arg + 2, n) != 0)
+            continue;
+        snprintf(typed, sizeof typed, "--%s", name);
+        return parse_value(p, (enum weft_option_id)i, typed, value);
+    }
+    char *word = strndup(arg, 2 + n);
+    if (word == NULL)
+        return weft_fail(p->err, WEFT_ENOMEM, "command line");
+    int r = unknown_option(p, word);
+    free(word);
+    return r;
+}
+
+/* "-c 5", "-c5", "-h" */
+static int parse_short(struct parse *p, const char *arg)
+{
+    const char typed[] = {'-', arg[1], '\0'};
+    for (int i = 0; i < WEFT_OPTION_COUNT; i++) {
+        const struct weft_option *o = &weft_option_table[i];
+        if (o->letter != arg[1])
+            continue;
+        if (o->kind == WEFT_OPTION_FLAG && arg[2] != '\0')
+            break; /* there are no bundles of letters */
+        return parse_value(p, (enum weft_option_id)i, typed, arg[2] != '\0' ? arg + 2 : NULL);
+    }
+    return unknown_option(p, arg);
+}
+
+static int parse_operand(struct parse *p, const char *arg)
+{
+    char first[WEFT_QUOTE_SIZE], second[WEFT_QUOTE_SIZE];
+    const struct weft_command_info *c = &weft_command_table[p->opt.command];
+    /* `weft check cluster.yaml` is what people try first. */
+    const bool looks = p->opt.command == WEFT_CMD_CHECK || p->opt.command == WEFT_CMD_STATUS ||
+                       p->opt.command == WEFT_CMD_PLAN;
+    quote(second, arg);
+    if (c->operand == NULL)
+        return weft_fail(p->err, WEFT_EUSAGE, "weft %s takes no argument, found %s%s", c->name,
+                         second, looks ? ": the cluster file goes behind -f" : "");
+    if (p->operand == NULL) {
+        p->operand = arg;
+        return 0;
+    }
+    quote(first, p->operand);
+    if (p->opt.command == WEFT_CMD_RUN)
+        return weft_fail(p->err, WEFT_EUSAGE,
+                         "found two prompts, %s and %s: put quotes around the whole prompt", first,
+                         second);
+    return weft_fail(p->err, WEFT_EUSAGE, "weft %s takes one %s, found %s and %s", c->name,
+                     c->operand, first, second);
+}
+
+static int parse_arguments(struct parse *p)
+{
+    bool options = true;
+    int r = 0;
+    while (r == 0 && p->next < p->argc && !p->opt.help && !p->opt.version) {
+        const char *arg = p->argv[p->next++];
+        if (options && strcmp(arg, "--") == 0)
+            options = false;
+        else if (options && strncmp(arg, "--", 2) == 0)
+            r = parse_long(p, arg);
+        else if (options && arg[0] == '-' && arg[1] != '\0')
+            r = parse_short(p, arg);
+        else
+            r = parse_operand(p, arg);
+    }
+    return r;
+}
+
+/* Variables of options that were not given; an empty one counts as not set. */
+static int parse_variables(struct parse *p, const char *(*env)(const char *name))
+{
+    for (int i = 0; i < WEFT_OPTION_COUNT; i++) {
+        const struct weft_option *o = &weft_option_table[i];
+        if (o->variable == NULL || p->origin[i] != FROM_NOWHERE ||
+            (o->commands & 1u << p->opt.command) == 0)
+            continue;
+        const char *text = env(o->variable);
+        if (text == NULL || text[0] == '\0')
+            continue;
+        int r = set(p, (enum weft_option_id)i, o->variable, text, FROM_VARIABLE);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+/* ------------------------------------------------------------------ rules */
+
+/* A variable that does not concern this call is as if not set. */
+static void forget_variable(struct parse *p, enum weft_option_id id)
+{
+    struct weft_options *opt = &p->opt;
+    if (p->origin[id] != FROM_VARIABLE)
+        return;
+    p->origin[id] = FROM_NOWHERE;
+    if (id == WEFT_OPTION_THREADS)
+        opt->threads = 0;
+    else if (id == WEFT_OPTION_PLAN)
+        opt->plan = NULL;
+    else if (id == WEFT_OPTION_PROMPT_FILE)
+        opt->prompt_file = NULL;
+    else if (id == WEFT_OPTION_PREDICT)
+        opt->predict = -1;
+}
+
+/* Cluster file, model, and what goes with only one of them. */
+static int check_cluster(struct parse *p)
+{
+    const struct weft_options *opt = &p->opt;
+    const unsigned command = 1u << opt->command;
+    const bool takes_cluster = (weft_option_table[WEFT_OPTION_CLUSTER].commands & command) != 0;
+    const bool may_be_private = (weft_option_table[WEFT_OPTION_THREADS].commands & command) != 0;
+    if (!takes_cluster)
+        return 0;
+    if (opt->cluster == NULL && !may_be_private)
+        return weft_fail(p->err, WEFT_EUSAGE,
+                         "weft %s needs a cluster file: -f FILE or WEFT_CLUSTER", command_name(p));
+    if (opt->cluster == NULL && opt->model == NULL)
+        return weft_fail(p->err, WEFT_EUSAGE,
+                         "weft %s needs a cluster file (-f FILE or WEFT_CLUSTER) or a model "
+                         "(-m FILE or WEFT_MODEL)",
+                         command_name(p));
+    if (opt->cluster == NULL && p->origin[WEFT_OPTION_PLAN] == FROM_FLAG)
+        return weft_fail(p->err, WEFT_EUSAGE,
+                         "--plan without -f: a plan file names devices of a cluster file");
+    if (opt->cluster == NULL)
+        forget_variable(p, WEFT_OPTION_PLAN);
+    if (opt->cluster != NULL && p->origin[WEFT_OPTION_THREADS] == FROM_FLAG)
+        return weft_fail(p->err, WEFT_EUSAGE,
+                         p->origin[WEFT_OPTION_CLUSTER] == FROM_FLAG
+                             ? "-t with -f: a device's threads stand in its weftd.yaml"
+                             : "-t with WEFT_CLUSTER: a device's threads stand in its weftd.yaml; "
+                               "unset WEFT_CLUSTER to compute on this machine");
+    if (opt->cluster != NULL)
+        forget_variable(p, WEFT_OPTION_THREADS);
+    return 0;
+}
+
+static int check_run(struct parse *p)
+{
+    if (p->operand != NULL && p->origin[WEFT_OPTION_PROMPT_FILE] == FROM_FLAG)
+        return weft_fail(p->err, WEFT_EUSAGE,
+                         "found a prompt and --prompt-file, expected one of them");
+    if (p->operand != NULL)
+        forget_variable(p, WEFT_OPTION_PROMPT_FILE);
+    else if (p->opt.prompt_file == NULL)
+        return weft_fail(p->err, WEFT_EUSAGE,
+                         "weft run needs a prompt: \"text\", - for standard input, or "
+                         "--prompt-file FILE");
+    p->opt.prompt = p->operand;
+    return 0;
+}
+
+static int check_inspect(struct parse *p)
+{
+    if (p->operand == NULL || p->operand[0] == '\0')
+        return weft_fail(p->err, WEFT_EUSAGE, "weft inspect needs a file: weft inspect FILE");
+    p->opt.model = p->operand;
+    return 0;
+}
+
+static int check_eval(struct parse *p)
+{
+    const struct weft_options *opt = &p->opt;
+    if (opt->ids == NULL && opt->file == NULL)
+        return weft_fail(p->err, WEFT_EUSAGE, "weft eval needs --ids N,N,… or --file TEXT");
+    if (opt->ids != NULL && opt->file != NULL)
+        return weft_fail(p->err, WEFT_EUSAGE, "found --ids and --file, expected one of them");
+    if (opt->ids == NULL && opt->logits != NULL)
+        return weft_fail(p->err, WEFT_EUSAGE,
+                         "--logits goes with --ids; --file gives the perplexity alone");
+    if (opt->ids == NULL && p->origin[WEFT_OPTION_PREDICT] == FROM_FLAG)
+        return weft_fail(p->err, WEFT_EUSAGE,
+                         "-n goes with --ids; --file gives the perplexity alone");
+    if (opt->ids == NULL) {
+        forget_variable(p, WEFT_OPTION_PREDICT);
+        return 0;
+    }
+    int32_t *ids = NULL; /* made again by the command: here only mistakes count */
+    uint32_t n;
+    int r = weft_options_ids(opt->ids, &ids, &n, p->err);
+    free(ids);
+    return r;
+}
+
+static int check_rules(struct parse *p)
+{
+    int r = check_cluster(p);
+    if (r == 0 && p->opt.command == WEFT_CMD_RUN)
+        r = check_run(p);
+    if (r == 0 && p->opt.command == WEFT_CMD_INSPECT)
+        r = check_inspect(p);
+    if (r == 0 && p->opt.command == WEFT_CMD_EVAL)
+        r = check_eval(p);
+    return r;
+}
+
+int weft_options_parse(int argc, char *const *argv, const char *(*env)(const char *name),
+                       struct weft_options *ret, weft_err *err)
+{
+    struct parse p = {.argc = argc, .argv = argv, .err = err};
+    p.opt.predict = -1;
+    p.opt.sampling = weft_sampling_defaults;
+    int r = parse_command(&p);
+    if (r == 0 && p.opt.command != WEFT_CMD_COUNT)
+        r = parse_arguments(&p);
+    if (r == 0 && !p.opt.help && !p.opt.version)
+        r = parse_variables(&p, env);
+    if (r == 0 && !p.opt.help && !p.opt.version)
+        r = check_rules(&p);
+    if (r == 0)
+        *ret = p.opt;
+    return r;
+}
+
+/* ------------------------------------------------------------------ token ids */
+
+int weft_options_ids(const char *text, int32_t **ret, uint32_t *ret_n, weft_err *err)
+{
+    size_t n = 1;
+    for (const char *c = text; *c != '\0'; c++)
+        n += *c == ',';
+    if (n > WEFT_CONTEXT_MAX)
+        return weft_fail(err, WEFT_EUSAGE, "--ids: found %zu ids, expected at most %u", n,
+                         WEFT_CONTEXT_MAX);
+    int32_t *ids = malloc(n * sizeof *ids);
+    if (ids == NULL)
+        return weft_fail(err, WEFT_ENOMEM, "--ids");
+    for (size_t i = 0; i < n; i++) {
+        const size_t size = strcspn(text, ",");
+        char number[16], quoted[WEFT_QUOTE_SIZE];
+        uint64_t id = 0;
+        /* Whatever is longer than the buffer is no id. */
+        snprintf(number, sizeof number, "%.*s", size < sizeof number ? (int)size : 0, text);
+        if (weft_parse_u64(number, 0, INT32_MAX, &id, NULL) < 0) {
+            free(ids);
+            return weft_fail(err, WEFT_EUSAGE, "--ids: number %zu is %s, expected 0..%d", i + 1,
+                             weft_quote(quoted, sizeof quoted, text, size), INT32_MAX);
+        }
+        ids[i] = (int32_t)id;
+        text += size + 1; /* the last one ends at the 0, and nothing is read behind it */
+    }
+    *ret = ids;
+    *ret_n = (uint32_t)n;
+    return 0;
+}

@@ -1,0 +1,62 @@
+/*
+ * The command line of weft: one table of options with their commands, WEFT_* variables and help,
+ * from which parsing, --help and bash completion are made. The flag wins over the variable, the
+ * variable over the cluster file.
+ */
+#ifndef WEFT_COORDINATOR_OPTIONS_H
+#define WEFT_COORDINATOR_OPTIONS_H
+
+#include "base/text.h"
+#include "coordinator/cluster_file.h"
+
+enum weft_command {
+    WEFT_CMD_CHECK,
+    WEFT_CMD_STATUS,
+    WEFT_CMD_PLAN,
+    WEFT_CMD_RUN,
+    WEFT_CMD_CHAT,
+    WEFT_CMD_INSPECT,
+    WEFT_CMD_EVAL,
+    WEFT_CMD_COUNT
+};
+
+struct weft_options {
+    enum weft_command command;
+    bool help, version;  /* asked for: print and exit 0 */
+    const char *cluster; /* -f, --cluster FILE      WEFT_CLUSTER */
+    const char *model;   /* -m, --model FILE        WEFT_MODEL */
+    const char *plan;    /* --plan FILE             WEFT_PLAN */
+    uint32_t context;    /* -c, --ctx-size N        WEFT_CTX_SIZE; 0: not given */
+    int64_t predict;     /* -n, --predict N         WEFT_PREDICT; -1: not given */
+    uint32_t threads; /* -t, --threads N         WEFT_THREADS; private daemon only; 0: all cores */
+    const char *prompt;      /* positional; "-": stdin; NULL: none */
+    const char *prompt_file; /* --prompt-file FILE      WEFT_PROMPT_FILE */
+    bool raw;                /* --raw                   WEFT_RAW */
+    bool json;               /* --json                  WEFT_JSON */
+    const char *kv;          /* --kv f16|f32            WEFT_KV; NULL: not given */
+    const char *gemm;        /* --gemm openblas|weft    WEFT_GEMM */
+    struct weft_sampling_options
+        sampling; /* --temp --top-k --top-p --min-p --repeat-penalty --seed */
+    struct {
+        bool temperature, top_k, top_p, min_p, repeat_penalty, seed;
+    } given;
+    /* eval */
+    const char *ids;    /* --ids 1,300,5 */
+    const char *logits; /* --logits FILE */
+    const char *file;   /* --file TEXT: perplexity */
+};
+
+/* Parses; on errors -WEFT_EUSAGE with near misses ("unknown option '--tmep', did you mean
+ * '--temp'?"), also for options that do not belong to the command, -t together with -f, neither or
+ * both of what a command needs, values out of range, bad WEFT_* values (named as such). getenv is
+ * called through `env` (tests). */
+int weft_options_parse(int argc, char *const *argv, const char *(*env)(const char *name),
+                       struct weft_options *ret, weft_err *err) WEFT_MUST_USE;
+/* Text of `weft --help` (command COUNT) or `weft CMD --help`. */
+void weft_options_help(enum weft_command command, struct weft_str *out);
+/* A bash completion script made from the same table (installed by make install). */
+void weft_options_completion(struct weft_str *out);
+/* "1,300,5" to ids (malloc'ed): -WEFT_EUSAGE naming the place. */
+int weft_options_ids(const char *text, int32_t **ret, uint32_t *ret_n, weft_err *err) WEFT_MUST_USE;
+
+#endif

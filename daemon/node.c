@@ -1,5 +1,6 @@
 /*
- * Node: connections and their lanes, the lease, drain and close. See node.h and node_private.h.
+ * Node: connections and their lanes, frames to their handlers, drain and close. See node.h and
+ * node_private.h.
  */
 #include "daemon/node_private.h"
 
@@ -13,7 +14,6 @@
     (50 * UINT64_C(1000000)) /* how often a drain looks whether turns are done \
                               */
 
-static void lease_lost(struct weft_timer *t);
 static void drain_tick(struct weft_timer *t);
 
 /* ------------------------------------------------------------------ small things */
@@ -217,99 +217,6 @@ void weft_node_accept(struct weft_node *n, struct weft_conn *c)
     weft_peer_accept(&p->peer, n->io, c, &o);
 }
 
-/* ------------------------------------------------------------------ lease */
-
-static int lease_check(struct node_peer *p, weft_err *err)
-{
-    struct weft_node *n = p->node;
-    if (n->lease.control == p)
-        return 0;
-    if (n->lease.coordinator == 0)
-        return weft_fail(err, WEFT_ESTATE, "%s: Acquire the lease first", n->opt.name);
-    return weft_fail(err, WEFT_EBUSY, "%s: held by %s for %" PRIu64 " s", n->opt.name,
-                     n->lease.name, (n->io->now_ns(n->io) - n->lease.since_ns) / NS_PER_S);
-}
-
-static void lease_end(struct weft_node *n, const char *why)
-{
-    node_log(n, WEFT_LOG_INFO, "released", WEFT_STR("holder", n->lease.name), WEFT_STR("why", why));
-    n->io->timer_stop(n->io, &n->lease.timer);
-    n->lease.coordinator = 0;
-    n->lease.control = NULL;
-    weft_frame_free(n->deploy);
-    n->deploy = NULL;
-    node_epoch_end(n);
-}
-
-static void lease_lost(struct weft_timer *t)
-{
-    struct weft_node *n = t->owner;
-    lease_end(n, "the connection did not come back");
-    node_settle(n);
-}
-
-static void acquire(struct node_peer *p, const Weft__Acquire *rq)
-{
-    struct weft_node *n = p->node;
-    struct node_lease *l = &n->lease;
-    weft_err why = {0};
-    if (rq->epoch == NULL || rq->epoch->coordinator == 0) {
-        (void)weft_fail(&why, WEFT_EPROTOCOL, "Acquire names no coordinator");
-        node_deny(p, rq->request, &why);
-        return;
-    }
-    if (n->draining) {
-        (void)weft_fail(&why, WEFT_ESTATE, "%s is shutting down", n->opt.name);
-        node_deny(p, rq->request, &why);
-        return;
-    }
-    if (l->coordinator != 0 && l->coordinator != rq->epoch->coordinator) {
-        (void)lease_check(p, &why);
-        node_deny(p, rq->request, &why);
-        return;
-    }
-    if (l->coordinator == 0) {
-        l->since_ns = n->io->now_ns(n->io);
-        l->counter = 0;
-    } else if (l->control != NULL && l->control != p) {
-        node_drop(l->control, false); /* half-dead: the holder came back before we noticed */
-    }
-    n->io->timer_stop(n->io, &l->timer);
-    l->coordinator = rq->epoch->coordinator;
-    l->control = p;
-    snprintf(l->name, sizeof l->name, "%s", p->name);
-    node_log(n, WEFT_LOG_INFO, "held", WEFT_STR("holder", l->name));
-
-    Weft__Acquired acquired = WEFT__ACQUIRED__INIT;
-    Weft__Envelope env = WEFT__ENVELOPE__INIT;
-    acquired.request = rq->request;
-    env.body_case = WEFT__ENVELOPE__BODY_ACQUIRED;
-    env.acquired = &acquired;
-    node_answer(p, &env);
-}
-
-static void release(struct node_peer *p, const Weft__Release *rq)
-{
-    struct weft_node *n = p->node;
-    lease_end(n, "asked to");
-    n->releasing = true; /* answered by settle, once the memory is free */
-    n->release_peer = p;
-    n->release_request = rq->request;
-}
-
-static void released(struct weft_node *n)
-{
-    Weft__Released answer = WEFT__RELEASED__INIT;
-    Weft__Envelope env = WEFT__ENVELOPE__INIT;
-    n->releasing = false;
-    answer.request = n->release_request;
-    env.body_case = WEFT__ENVELOPE__BODY_RELEASED;
-    env.released = &answer;
-    if (n->release_peer != NULL)
-        node_answer(n->release_peer, &env);
-    n->release_peer = NULL;
-}
-
 /* ------------------------------------------------------------------ frames */
 
 #define BODY(x) (UINT64_C(1) << WEFT__ENVELOPE__BODY_##x)
@@ -414,7 +321,7 @@ static void control_frame(struct node_peer *p, struct weft_frame **f)
     uint32_t request, session, turn;
     weft_err why = {0};
     bool of_session;
-    if (needs_lease(env, &request, &session, &turn) && lease_check(p, &why) < 0) {
+    if (needs_lease(env, &request, &session, &turn) && node_lease_check(p, &why) < 0) {
         say_no(p, request, session, turn, &why);
         return;
     }
@@ -432,10 +339,10 @@ static void control_frame(struct node_peer *p, struct weft_frame **f)
         node_link_request(p, env->link_request);
         return;
     case WEFT__ENVELOPE__BODY_ACQUIRE:
-        acquire(p, env->acquire);
+        node_acquire(p, env->acquire);
         return;
     case WEFT__ENVELOPE__BODY_RELEASE:
-        release(p, env->release);
+        node_release(p, env->release);
         return;
     case WEFT__ENVELOPE__BODY_DEPLOY:
         node_deploy(p, f);
@@ -628,7 +535,7 @@ static void settle(struct weft_node *n)
             n->dying = NULL;
         }
         if (n->dying == NULL && n->releasing)
-            released(n);
+            node_released(n);
         if (n->dying == NULL && n->deploy != NULL) {
             node_deploy_waiting(n);
             again = true; /* it may have failed on the spot */
@@ -663,7 +570,7 @@ static void say_farewell(struct weft_node *n)
             node_epoch_fault(n->epoch, NULL, &why);
         else if (n->lease.control != NULL)
             node_dismiss(n->lease.control, &why);
-        lease_end(n, "shutting down");
+        node_lease_end(n, "shutting down");
     }
     drop_all(n, true);
 }
@@ -746,7 +653,7 @@ int weft_node_open(const struct weft_node_options *opt, struct weft_node **ret, 
     n->opt = *opt;
     n->io = opt->io;
     n->opened_ns = n->io->now_ns(n->io);
-    n->lease.timer = (struct weft_timer){.fire = lease_lost, .owner = n};
+    n->lease.timer = (struct weft_timer){.fire = node_lease_lost, .owner = n};
     n->drain_timer = (struct weft_timer){.fire = drain_tick, .owner = n};
     if (opt->probe != NULL) {
         n->probe = *opt->probe;

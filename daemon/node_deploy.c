@@ -321,7 +321,7 @@ bool node_lane_greeted(struct node_peer *p, weft_err *why)
     if (p->lane == WEFT__LANE__LANE_WEIGHTS) {
         if (e->phase != NODE_LOADING || e->weights != NULL) {
             (void)weft_fail(why, WEFT_ESTATE, "lane weights: %s",
-                            e->weights != NULL ? "there is one" : "all shards are there");
+                            e->phase == NODE_LOADING ? "there is one" : "all shards are there");
             return false;
         }
         e->weights = p;

@@ -1,7 +1,8 @@
 /*
  * The inside of a node, shared by node*.c and by nobody else:
  *
- *     node.c          connections, lanes, lease, drain, close; settle
+ *     node.c          connections, lanes, drain, close; settle
+ *     node_lease.c    Acquire, Release, the loss of the holder
  *     node_look.c     what needs no lease: Status, probe, LinkRequest, Echo
  *     node_plan.c     a Deploy checked and weighed
  *     node_deploy.c   Deploy, shards, opening of stages, links to the next ones
@@ -294,6 +295,16 @@ void node_drop(struct node_peer *p, bool flush);
 const char *node_peer_text(struct node_peer *p); /* "pi5-a (10.0.0.2:41234)"; static */
 /* "epoch 3" for texts; static, two at a time. */
 const char *node_epoch_text(const Weft__Epoch *id);
+
+/* ------------------------------------------------------------------ node_lease.c */
+
+/* 0 for the holder's control lane; -WEFT_ESTATE, -WEFT_EBUSY "held by NAME for 12 s". */
+int node_lease_check(struct node_peer *p, weft_err *err) WEFT_MUST_USE;
+void node_lease_end(struct weft_node *n, const char *why);
+void node_lease_lost(struct weft_timer *t); /* the holder did not come back */
+void node_acquire(struct node_peer *p, const Weft__Acquire *rq);
+void node_release(struct node_peer *p, const Weft__Release *rq);
+void node_released(struct weft_node *n); /* the answer, once the memory is free */
 
 /* ------------------------------------------------------------------ node_look.c */
 

@@ -16,7 +16,7 @@ struct weft_conversation {
     struct weft_app *app;
     const struct weft_conversation_events *events;
     void *arg;
-    bool raw, busy;
+    bool busy;
     struct weft_tokenizer *tokenizer;
     struct weft_template *template; /* NULL: raw */
     struct weft_session *session;
@@ -237,7 +237,6 @@ int weft_conversation_open(struct weft_app *app, bool raw,
     if (c == NULL)
         return weft_fail(err, WEFT_ENOMEM, "conversation");
     c->app = app;
-    c->raw = raw;
     c->events = events;
     c->arg = arg;
     int r = weft_tokenizer_open(&app->gguf, &c->tokenizer, err);

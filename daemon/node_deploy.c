@@ -67,6 +67,8 @@ static void deploy_now(struct weft_node *n, const Weft__Deploy *d)
     node_log(n, WEFT_LOG_INFO, "deploy", WEFT_U64("epoch", e->id.counter),
              WEFT_STR("model", e->model->name), WEFT_U64("stages", e->n_stages),
              WEFT_U64("context", e->context), WEFT_U64("sessions", e->n_slots),
+             /* whether float products may differ in their last bits from those of other machines */
+             WEFT_STR("gemm", e->engine.gemm == WK_GEMM_OPENBLAS ? "openblas" : "weft"),
              WEFT_U64("missing_runs", e->n_missing));
     send_missing(e, p, d->request);
     if (e->n_missing == 0 && !e->failed)

@@ -53,11 +53,14 @@ WRAP_test_yaml := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
 TEST_LIBS := -lcheck -lsubunit -lrt -lm -pthread
 
 # Instruction sets: only these files get -m flags; the table chooses at run time.
-ISA_x86_64 := kernels/avx2.c kernels/avx512.c
-ISA_arm64  := kernels/neon.c
+ISA_x86_64 := kernels/avx2.c kernels/avx512.c kernels/avx512vnni.c
+ISA_arm64  := kernels/neon.c kernels/dotprod.c kernels/i8mm.c
 ISA_ALL    := $(ISA_x86_64) $(ISA_arm64)
 FLAGS_kernels/avx2.c   := -mavx2 -mfma -mf16c
-FLAGS_kernels/avx512.c := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx2 -mfma -mf16c
+FLAGS_kernels/avx512.c := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c
+FLAGS_kernels/dotprod.c := -march=armv8.2-a+dotprod
+FLAGS_kernels/i8mm.c := -march=armv8.2-a+dotprod+i8mm
+FLAGS_kernels/avx512vnni.c := $(FLAGS_kernels/avx512.c) -mavx512vnni
 
 KERNELS := $(filter-out $(ISA_ALL) kernels/cpu_%.c,$(wildcard kernels/*.c)) $(ISA_$(ARCH)) kernels/cpu_$(ARCH).c
 BASE    := $(wildcard base/*.c)

@@ -12,7 +12,9 @@
 
 #include "base/text.h"
 
-#define TYPES_OF_MATRICES "F32 F16 Q8_0 Q4_0 Q6_K" /* weft_type_supported, for people */
+/* weft_type_supported, for people */
+#define TYPES_OF_MATRICES                                                                          \
+    "F32 F16 BF16 Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS TQ1_0 TQ2_0"
 
 static const char *const role_names[WEFT_ROLE_COUNT] = {
     [WEFT_ROLE_EMBED] = "token_embd",    [WEFT_ROLE_OUTPUT_NORM] = "output_norm",
@@ -65,13 +67,33 @@ uint64_t weft_row_bytes(uint32_t type, uint64_t cols)
 
 bool weft_type_supported(uint32_t type)
 {
-    return type == WEFT_F32 || type == WEFT_F16 || type == WEFT_Q8_0 || type == WEFT_Q4_0 ||
-           type == WEFT_Q6_K;
+    switch (type) {
+    case WEFT_F32:
+    case WEFT_F16:
+    case WEFT_BF16:
+    case WEFT_Q8_0:
+    case WEFT_Q4_0:
+    case WEFT_Q4_1:
+    case WEFT_Q5_0:
+    case WEFT_Q5_1:
+    case WEFT_Q2_K:
+    case WEFT_Q3_K:
+    case WEFT_Q4_K:
+    case WEFT_Q5_K:
+    case WEFT_Q6_K:
+    case WEFT_IQ4_NL:
+    case WEFT_IQ4_XS:
+    case WEFT_TQ1_0:
+    case WEFT_TQ2_0:
+        return true;
+    default:
+        return false;
+    }
 }
 
 static bool quantised(const struct weft_tensor *t)
 {
-    return t->bytes != 0 && t->type != WEFT_F32 && t->type != WEFT_F16;
+    return t->bytes != 0 && t->type != WEFT_F32 && t->type != WEFT_F16 && t->type != WEFT_BF16;
 }
 
 bool weft_model_quantised(const struct weft_model *m)

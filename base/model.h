@@ -90,7 +90,7 @@ const char *weft_role_name(enum weft_role role);
 bool weft_role_matrix(enum weft_role role);
 /* Bytes of a row of `cols` elements; 0 when cols is no multiple of the block. */
 uint64_t weft_row_bytes(uint32_t type, uint64_t cols);
-/* True when a type can stand in a matrix of weft's kernels (F32 F16 Q8_0 Q4_0 Q6_K). */
+/* True when a type can stand in a matrix of weft's kernels. */
 bool weft_type_supported(uint32_t type);
 /* True when any matrix of the model is quantised: then OpenBLAS is never used. */
 bool weft_model_quantised(const struct weft_model *m);

@@ -212,7 +212,8 @@ static uint64_t packed_bytes(const struct weft_model *m, enum weft_role role, ui
     if (!weft_role_matrix(role))
         return t->bytes;
     uint64_t rows = ((uint64_t)t->rows + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS;
-    return rows * weft_row_bytes(t->type, t->cols);
+    /* The kernels pack digits of base 3 as pairs of bits (kernels/formats.h). */
+    return rows * weft_row_bytes(t->type == WEFT_TQ1_0 ? WEFT_TQ2_0 : t->type, t->cols);
 }
 
 uint64_t weft_layer_weight_bytes(const struct weft_model *m, uint32_t layer)

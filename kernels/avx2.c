@@ -3,6 +3,7 @@
  * products go through vpmaddubsw, whose 16-bit sums saturate: each use says why its sums stay below
  * 2^15.
  */
+#include "kernels/formats.h"
 #include "kernels/table.h"
 
 #include <immintrin.h>
@@ -32,6 +33,17 @@ static inline v16 v_load_f16(const uint16_t *p)
 {
     return (v16){_mm256_cvtph_ps(_mm_loadu_si128((const void *)p)),
                  _mm256_cvtph_ps(_mm_loadu_si128((const void *)(p + 8)))};
+}
+
+static inline __m256 widen_bf16(const uint16_t *p)
+{
+    __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const void *)p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
+}
+
+static inline v16 v_load_bf16(const uint16_t *p)
+{
+    return (v16){widen_bf16(p), widen_bf16(p + 8)};
 }
 
 static inline void v_store_f16(uint16_t *p, v16 v)
@@ -139,13 +151,16 @@ static void quantise(const float *x, size_t n_blocks, struct wk_q8 *out)
         uint32_t top = greatest(most);
         float amax = wk_from_bits(top);
         if (top >= 0x7f800000u || amax < 0x1p-100f) {
-            *out = (struct wk_q8){.scale = top >= 0x7f800000u ? NAN : 0};
+            float none = top >= 0x7f800000u ? NAN : 0;
+            *out = (struct wk_q8){.scale = none, .scaled_sum = none};
             continue;
         }
         __m256 inverse = _mm256_set1_ps(127.0f / amax);
         out->scale = amax / 127.0f;
         out->sum[0] = store_q8(x, inverse, out->q);
         out->sum[1] = store_q8(x + 16, inverse, out->q + 16);
+        out->neg_sum = -(out->sum[0] + out->sum[1]);
+        out->scaled_sum = out->scale * (float)(out->sum[0] + out->sum[1]);
     }
 }
 
@@ -169,198 +184,225 @@ static bool sum_pieces(const float *x, int64_t *sum, size_t n)
 
 /* ------------------------------------------------------------------ quantised products */
 
-static inline __m256i load32(const uint8_t *p)
+typedef __m256i qb;
+typedef __m256i qi;
+typedef __m256 qf;
+enum { Q_ROWS = 8, Q_MOST_ROWS = 4 };
+
+static inline qb q_load(const uint8_t *p)
 {
     return _mm256_loadu_si256((const void *)p);
 }
 
+static inline qb q_byte(uint8_t x)
+{
+    return _mm256_set1_epi8((char)x);
+}
+
+static inline qb q_and(qb a, qb b)
+{
+    return _mm256_and_si256(a, b);
+}
+
+static inline qb q_or_and(qb a, qb b, qb c)
+{
+    return _mm256_or_si256(a, _mm256_and_si256(b, c));
+}
+
+static inline qb q_shl(qb v, unsigned n)
+{
+    return _mm256_slli_epi16(v, (int)n);
+}
+
+static inline qb q_shr(qb v, unsigned n)
+{
+    return _mm256_srli_epi16(v, (int)n);
+}
+
+static inline qb q_iq4(qb v)
+{
+    return _mm256_shuffle_epi8(
+        _mm256_broadcastsi128_si256(_mm_loadu_si128((const void *)wk_iq4_values)), v);
+}
+
+static inline qi q_small(const uint8_t *p)
+{
+    return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)p));
+}
+
+static inline qi q_small_signed(const uint8_t *p)
+{
+    return _mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)p));
+}
+
+static inline qi q_iand(qi v, int x)
+{
+    return _mm256_and_si256(v, _mm256_set1_epi32(x));
+}
+
+static inline qi q_ior(qi a, qi b)
+{
+    return _mm256_or_si256(a, b);
+}
+
+static inline qi q_ishl(qi v, unsigned n)
+{
+    return _mm256_slli_epi32(v, (int)n);
+}
+
+static inline qi q_ishr(qi v, unsigned n)
+{
+    return _mm256_srl_epi32(v, _mm_cvtsi32_si128((int)n));
+}
+
+static inline qi q_iadd(qi v, int x)
+{
+    return _mm256_add_epi32(v, _mm256_set1_epi32(x));
+}
+
+static inline qi q_ineg(qi v)
+{
+    return _mm256_sub_epi32(_mm256_setzero_si256(), v);
+}
+
+static inline qf q_float(qi v)
+{
+    return _mm256_cvtepi32_ps(v);
+}
+
+static inline qf q_zero(void)
+{
+    return _mm256_setzero_ps();
+}
+
+static inline qf q_mul(qf a, qf b)
+{
+    return _mm256_mul_ps(a, b);
+}
+
+static inline qf q_mul1(qf a, float x)
+{
+    return _mm256_mul_ps(a, _mm256_set1_ps(x));
+}
+
+static inline qf q_fma(qf a, qf b, qf c)
+{
+    return _mm256_fmadd_ps(a, b, c);
+}
+
+static inline qf q_fma1(qf a, float x, qf c)
+{
+    return _mm256_fmadd_ps(a, _mm256_set1_ps(x), c);
+}
+
+static inline qf q_scales(const uint8_t *p)
+{
+    return _mm256_cvtph_ps(_mm_loadu_si128((const void *)p));
+}
+
+static inline void q_store(float *p, qf v)
+{
+    _mm256_storeu_ps(p, v);
+}
+
 /* 4 activations (or 2 sums) to every row. */
-static inline __m256i spread(const void *p)
+static inline qi q_spread(const void *p)
 {
     int32_t four;
     memcpy(&four, p, sizeof four);
     return _mm256_set1_epi32(four);
 }
 
-static inline __m256 load_scales(const uint8_t *w, unsigned half)
+/* Two small integers of every row as a pair of 16 bits. */
+static inline qi q_int_pair(qi first, qi second)
 {
-    return _mm256_cvtph_ps(_mm_loadu_si128((const void *)(w + half * 16)));
+    return _mm256_blend_epi16(first, _mm256_slli_epi32(second, 16), 0xaa);
 }
 
-static inline __m256 add_block(__m256 acc, __m256i idot, __m256 dw, float dx)
+static inline qi q_pair_sums(qi first, qi second, const int16_t *sum)
 {
-    return _mm256_fmadd_ps(_mm256_cvtepi32_ps(idot), _mm256_mul_ps(dw, _mm256_set1_ps(dx)), acc);
+    return _mm256_madd_epi16(q_int_pair(first, second), q_spread(sum));
 }
 
-/* idot[j] of 8 rows of a tile (w at their first quants) with `rows` rows of activations. |w| <= 128
- * as an unsigned byte and +-x: two products are at most 2 * 128 * 127 = 32512. */
-WK_INLINE void idot_q8_0(const uint8_t *w, const struct wk_q8 *x, size_t ldx, unsigned rows,
-                         __m256i *idot)
+/* Groups of codes of so many bits whose products fit in 16 bits together: 2 * (2^bits - 1) * 127
+ * times the groups is at most 30480 for 8 groups of 4 bits, 31496 for 4 of 5, 32004 for 2 of 6. */
+static inline unsigned groups_together(unsigned bits)
 {
-    const __m256i ones = _mm256_set1_epi16(1);
+    return bits <= 4 ? 8 : bits == 5 ? 4 : 2;
+}
+
+/* Adds groups [first, first + n) (constants) times `rows` rows to sum[j], each pair of 16-bit sums
+ * multiplied with `scale`. */
+WK_INLINE void small_dots(const qb *group, unsigned first, unsigned n, unsigned bits, qi scale,
+                          const struct wk_q8 *x, size_t ldx, unsigned rows, qi *sum)
+{
+    const unsigned together = groups_together(bits);
+    qi pairs[Q_MOST_ROWS];
     WK_UNROLL
-    for (unsigned j = 0; j < rows; j++)
-        idot[j] = _mm256_setzero_si256();
+    for (unsigned g = 0; g < n; g++)
+        WK_UNROLL
+    for (unsigned j = 0; j < rows; j++) {
+        const int8_t *q = x[j * ldx].q + (size_t)(first + g) * 4;
+        qi two = _mm256_maddubs_epi16(group[first + g], q_spread(q));
+        pairs[j] = g % together == 0 ? two : _mm256_add_epi16(pairs[j], two);
+        if ((g + 1) % together == 0 || g + 1 == n)
+            sum[j] = _mm256_add_epi32(sum[j], _mm256_madd_epi16(pairs[j], scale));
+    }
+}
+
+/* Signed bytes: |w| <= 128 and x with the sign of w: two products are at most 2 * 128 * 127 =
+ * 32512. */
+WK_INLINE void wide_dots(const qb *group, const struct wk_q8 *x, size_t ldx, unsigned rows, qi *sum)
+{
+    const qi ones = _mm256_set1_epi16(1);
     WK_UNROLL
     for (unsigned g = 0; g < 8; g++) {
-        __m256i v = load32(w + (size_t)g * 64), size = _mm256_abs_epi8(v);
+        qi size = _mm256_abs_epi8(group[g]);
         WK_UNROLL
         for (unsigned j = 0; j < rows; j++) {
-            __m256i signed_x = _mm256_sign_epi8(spread(x[j * ldx].q + (size_t)g * 4), v);
-            __m256i pairs = _mm256_maddubs_epi16(size, signed_x);
-            idot[j] = _mm256_add_epi32(idot[j], _mm256_madd_epi16(pairs, ones));
+            qi signed_x = _mm256_sign_epi8(q_spread(x[j * ldx].q + (size_t)g * 4), group[g]);
+            qi pairs = _mm256_maddubs_epi16(size, signed_x);
+            sum[j] = _mm256_add_epi32(sum[j], _mm256_madd_epi16(pairs, ones));
         }
     }
 }
 
-/* Nibbles 0 to 15: eight pairs of products are at most 8 * 2 * 15 * 127 = 30480. */
-WK_INLINE void idot_q4_0(const uint8_t *w, const struct wk_q8 *x, size_t ldx, unsigned rows,
-                         __m256i *idot)
+WK_INLINE void q_dots(enum wk_type type, const qb *group, const struct wk_q8 *x, size_t ldx,
+                      unsigned rows, qi *idot)
 {
-    const __m256i low = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
+    const int offset = wk_code_offset(type);
     WK_UNROLL
     for (unsigned j = 0; j < rows; j++)
-        idot[j] = _mm256_setzero_si256();
-    WK_UNROLL
-    for (unsigned g = 0; g < 4; g++) {
-        __m256i v = load32(w + (size_t)g * 64);
-        __m256i lo = _mm256_and_si256(v, low), hi = _mm256_and_si256(_mm256_srli_epi16(v, 4), low);
-        WK_UNROLL
-        for (unsigned j = 0; j < rows; j++) {
-            const int8_t *q = x[j * ldx].q + (size_t)g * 4;
-            __m256i pairs = _mm256_add_epi16(_mm256_maddubs_epi16(lo, spread(q)),
-                                             _mm256_maddubs_epi16(hi, spread(q + 16)));
-            idot[j] = _mm256_add_epi16(idot[j], pairs);
-        }
-    }
-    WK_UNROLL
-    for (unsigned j = 0; j < rows; j++) { /* nibbles are 8 too great */
-        __m256i offset = _mm256_madd_epi16(spread(x[j * ldx].sum), _mm256_set1_epi16(8));
-        idot[j] = _mm256_sub_epi32(_mm256_madd_epi16(idot[j], ones), offset);
-    }
+        idot[j] =
+            offset == 0 ? _mm256_setzero_si256() : _mm256_set1_epi32(x[j * ldx].neg_sum * offset);
+    if (wk_wide_values(type))
+        wide_dots(group, x, ldx, rows, idot);
+    else
+        small_dots(group, 0, 8, wk_formats[type].bits, _mm256_set1_epi16(1), x, ldx, rows, idot);
 }
 
-/* Weights 0 to 63: two pairs of products are at most 2 * 2 * 63 * 127 = 32004; the scale is
- * multiplied as pairs become 32 bits wide. `scales` are those of the 8 rows. */
-WK_INLINE void idot_q6_k(const uint8_t *w, const uint8_t *scales, const struct wk_q8 *x, size_t ldx,
-                         unsigned rows, __m256i *idot)
+/* The scale of a half is multiplied where pairs become 32 bits wide. */
+WK_INLINE void q_half_dots(enum wk_type type, const qb *group, qi first, qi second,
+                           const struct wk_q8 *x, size_t ldx, unsigned rows, qi *idot)
 {
-    const __m256i low = _mm256_set1_epi8(15), high = _mm256_set1_epi8(0x30);
-    __m128i first = _mm_cvtepi8_epi16(_mm_loadl_epi64((const void *)scales));
-    __m128i second = _mm_cvtepi8_epi16(_mm_loadl_epi64((const void *)(scales + WK_TILE)));
-    __m256i a =
-        _mm256_set_m128i(_mm_unpackhi_epi16(first, first), _mm_unpacklo_epi16(first, first));
-    __m256i b =
-        _mm256_set_m128i(_mm_unpackhi_epi16(second, second), _mm_unpacklo_epi16(second, second));
-    __m256i pair =
-        _mm256_set_m128i(_mm_unpackhi_epi16(first, second), _mm_unpacklo_epi16(first, second));
-    pair = _mm256_slli_epi16(pair, 5); /* weights are 32 too great */
+    const short offset = (short)-wk_code_offset(type);
+    const qi pair = _mm256_mullo_epi16(q_int_pair(first, second), _mm256_set1_epi16(offset));
     WK_UNROLL
     for (unsigned j = 0; j < rows; j++)
-        idot[j] = _mm256_sub_epi32(_mm256_setzero_si256(),
-                                   _mm256_madd_epi16(pair, spread(x[j * ldx].sum)));
-    WK_UNROLL
-    for (unsigned g = 0; g < 4; g += 2) {
-        __m256i v0 = load32(w + (size_t)g * 64), v1 = load32(w + (size_t)g * 64 + 64);
-        __m256i top = load32(w + 256 + (size_t)g * 32), top4 = _mm256_slli_epi16(top, 4);
-        __m256i top2 = _mm256_slli_epi16(top, 2), down2 = _mm256_srli_epi16(top, 2);
-        __m256i a0 = _mm256_or_si256(_mm256_and_si256(v0, low), _mm256_and_si256(top4, high));
-        __m256i a1 = _mm256_or_si256(_mm256_and_si256(v1, low), _mm256_and_si256(top, high));
-        __m256i b0 = _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16(v0, 4), low),
-                                     _mm256_and_si256(top2, high));
-        __m256i b1 = _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16(v1, 4), low),
-                                     _mm256_and_si256(down2, high));
-        WK_UNROLL
-        for (unsigned j = 0; j < rows; j++) {
-            const int8_t *q = x[j * ldx].q + (size_t)g * 4;
-            __m256i in_a = _mm256_add_epi16(_mm256_maddubs_epi16(a0, spread(q)),
-                                            _mm256_maddubs_epi16(a1, spread(q + 4)));
-            __m256i in_b = _mm256_add_epi16(_mm256_maddubs_epi16(b0, spread(q + 16)),
-                                            _mm256_maddubs_epi16(b1, spread(q + 20)));
-            idot[j] = _mm256_add_epi32(
-                idot[j], _mm256_add_epi32(_mm256_madd_epi16(in_a, a), _mm256_madd_epi16(in_b, b)));
-        }
-    }
+        idot[j] = offset == 0 ? _mm256_setzero_si256()
+                              : _mm256_madd_epi16(pair, q_spread(x[j * ldx].sum));
+    const unsigned bits = wk_formats[type].bits;
+    small_dots(group, 0, 4, bits, q_int_pair(first, first), x, ldx, rows, idot);
+    small_dots(group, 4, 4, bits, q_int_pair(second, second), x, ldx, rows, idot);
 }
 
-/* `rows` rows (a constant, at most 4) of one tile; the type is a constant. */
-WK_INLINE void dot_rows(const struct wk_dot *d, uint32_t t, uint32_t i, unsigned rows,
-                        enum wk_type type, float *out)
-{
-    const size_t bytes = type == WK_Q8_0   ? WK_Q8_0_BYTES
-                         : type == WK_Q4_0 ? WK_Q4_0_BYTES
-                                           : WK_Q6_K_SUB; /* of 32 columns */
-    const uint8_t *tile = d->w + t * d->tile_bytes;
-    const struct wk_q8 *x = d->q8 + i * d->ldx + d->col / WK_BLOCK;
-    __m256 acc[2][4];
-    WK_UNROLL
-    for (unsigned j = 0; j < 2 * rows; j++)
-        acc[j / rows][j % rows] = _mm256_setzero_ps();
-    for (uint32_t c = d->col; c < d->col + d->cols; c += WK_BLOCK, x++) {
-        const uint8_t *w = tile;
-        size_t s = c % WK_Q6_K_COLS / WK_BLOCK;
-        if (type == WK_Q6_K)
-            w += (size_t)(c / WK_Q6_K_COLS) * WK_Q6_K_BYTES;
-        else
-            w += c / WK_BLOCK * bytes;
-        if (rows == 1)
-            prefetch(w + (type == WK_Q6_K ? s * WK_Q6_K_SUB : 0), bytes);
-        WK_UNROLL
-        for (unsigned half = 0; half < 2; half++) {
-            __m256i idot[4];
-            __m256 dw = load_scales(w, half);
-            if (type == WK_Q8_0)
-                idot_q8_0(w + WK_SCALES + half * 32, x, d->ldx, rows, idot);
-            else if (type == WK_Q4_0)
-                idot_q4_0(w + WK_SCALES + half * 32, x, d->ldx, rows, idot);
-            else
-                idot_q6_k(w + WK_Q6_K_QUANTS + s * WK_Q6_K_SUB + half * 32,
-                          w + WK_SCALES + s * 2 * WK_TILE + half * 8, x, d->ldx, rows, idot);
-            WK_UNROLL
-            for (unsigned j = 0; j < rows; j++)
-                acc[half][j] = add_block(acc[half][j], idot[j], dw, x[j * d->ldx].scale);
-        }
-    }
-    WK_UNROLL
-    for (unsigned j = 0; j < rows; j++)
-        v_store(out + ((size_t)t * d->n + i + j) * WK_TILE, (v16){acc[0][j], acc[1][j]});
-}
-
-WK_INLINE void dot_tiles(const struct wk_dot *d, enum wk_type type, float *out)
-{
-    for (uint32_t t = 0; t < d->tiles; t++) {
-        uint32_t i = 0;
-        for (; d->n - i >= 4; i += 4)
-            dot_rows(d, t, i, 4, type, out);
-        for (; d->n - i >= 2; i += 2)
-            dot_rows(d, t, i, 2, type, out);
-        for (; i < d->n; i++)
-            dot_rows(d, t, i, 1, type, out);
-    }
-}
-
-static void dot_q8_0(const struct wk_dot *d, float *out)
-{
-    dot_tiles(d, WK_Q8_0, out);
-}
-
-static void dot_q4_0(const struct wk_dot *d, float *out)
-{
-    dot_tiles(d, WK_Q4_0, out);
-}
-
-static void dot_q6_k(const struct wk_dot *d, float *out)
-{
-    dot_tiles(d, WK_Q6_K, out);
-}
+#include "kernels/quants.h"
 
 void wk_fill_avx2(struct wk_table *table)
 {
     fill_lanes(table);
+    fill_quants(table);
     table->blas_rows = 64;
     table->quantise = quantise;
     table->sum_pieces = sum_pieces;
-    table->dot[WK_Q8_0] = dot_q8_0;
-    table->dot[WK_Q4_0] = dot_q4_0;
-    table->dot[WK_Q6_K] = dot_q6_k;
 }

@@ -22,13 +22,18 @@ static bool has_avx2(void)
 static bool has_avx512(void)
 {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx512vnni");
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+
+static bool has_avx512vnni(void)
+{
+    return has_avx512() && __builtin_cpu_supports("avx512vnni");
 }
 
 const struct wk_isa wk_isas[] = {
     {"avx2", has_avx2, wk_fill_avx2},
     {"avx512", has_avx512, wk_fill_avx512},
+    {"avx512vnni", has_avx512vnni, wk_fill_avx512vnni},
     {0},
 };
 

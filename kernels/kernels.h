@@ -6,8 +6,9 @@
  *
  *   - the bits of a row depend on nothing but the row: not on rows beside it, threads, ISA;
  *   - a product of a matrix row accumulates in one order: quantised weights block by block (32
- *     columns), acc = fma((float)idot, dw * dx, acc), idot exact in int32; float weights column by
- *     column, acc = fma(w, x, acc), acc starting at +0;
+ *     columns), acc = fma((float)idot, dw * dx, acc), idot exact in int32, then the block's minimum
+ *     (ref.c has the two forms); float weights column by column, acc = fma(w, x, acc); acc starts
+ *     at +0;
  *   - only + - * / sqrt fma and conversions; exp, sin, cos, pow are ours (kernels/math.h);
  * reductions run in 16 virtual lanes (lane i takes elements i, i+16, …), merged 8, 4, 2, 1;
  *   - sums over shards are exact: each piece of columns has its own accumulator, is rounded to the
@@ -25,7 +26,26 @@
 #include <stdint.h>
 
 /* Weight types, numbered as in GGUF. */
-enum wk_type { WK_F32 = 0, WK_F16 = 1, WK_Q4_0 = 2, WK_Q8_0 = 8, WK_Q6_K = 14, WK_TYPE_COUNT = 15 };
+enum wk_type {
+    WK_F32 = 0,
+    WK_F16 = 1,
+    WK_Q4_0 = 2,
+    WK_Q4_1 = 3,
+    WK_Q5_0 = 6,
+    WK_Q5_1 = 7,
+    WK_Q8_0 = 8,
+    WK_Q2_K = 10,
+    WK_Q3_K = 11,
+    WK_Q4_K = 12,
+    WK_Q5_K = 13,
+    WK_Q6_K = 14,
+    WK_IQ4_NL = 20,
+    WK_IQ4_XS = 23,
+    WK_BF16 = 30,
+    WK_TQ1_0 = 34,
+    WK_TQ2_0 = 35,
+    WK_TYPE_COUNT = 36
+};
 
 #define WK_TILE 16u     /* rows of a packed tile: one lane each */
 #define WK_BLOCK 32u    /* columns of an activation block */
@@ -35,7 +55,7 @@ enum wk_type { WK_F32 = 0, WK_F16 = 1, WK_Q4_0 = 2, WK_Q8_0 = 8, WK_Q6_K = 14, W
 struct wk_table; /* one instruction set; kernels/table.h */
 struct wk_pool;  /* worker threads; kernels/pool.h */
 
-/* GEMM for many rows of F32 and F16 weights. */
+/* GEMM for many rows of F32, F16 and BF16 weights. */
 enum wk_gemm { WK_GEMM_WEFT, WK_GEMM_OPENBLAS };
 
 /* What a caller computes with. Borrowed by every call; not changed by any. */

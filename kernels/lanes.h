@@ -5,6 +5,7 @@
  *   v16                              16 floats in registers
  *   v_set(x) v_load(p) v_store(p, v) all lanes; memory need not be aligned
  *   v_load_f16(p) v_store_f16(p, v)  16 halves
+ *   v_load_bf16(p)                   16 upper halves of floats
  *   v_add v_sub v_mul v_div          lane by lane
  *   v_fma(a, b, c)                   a * b + c, rounded once
  *   v_min(a, b) v_max(a, b)          a < b ? a : b, a > b ? a : b: b when either is NaN
@@ -17,26 +18,9 @@
 #ifndef WEFT_KERNELS_LANES_H
 #define WEFT_KERNELS_LANES_H
 
+#include "kernels/inline.h"
 #include "kernels/math.h"
 #include "kernels/table.h"
-
-/* Loops whose bounds are constant arguments must become straight code, or accumulators live in
- * memory: inline always, and unroll as far as any of them goes. */
-#define WK_INLINE static inline __attribute__((always_inline))
-#define WK_UNROLL _Pragma("GCC unroll 16")
-
-/* Asks for the `bytes` (a constant) that a product with one row reads next but PREFETCH. Weights
- * come once and from far; without this a Zen 5 reads Q6_K from memory at 10 GB/s, with it at 27
- * to 34. A distance of 8 KiB measured better than 2 or 4. What lies behind the matrix is never
- * touched, only asked for, which cannot fault. */
-enum { PREFETCH = 8192 };
-
-WK_INLINE void prefetch(const uint8_t *w, size_t bytes)
-{
-    WK_UNROLL
-    for (size_t at = 0; at < bytes; at += 64)
-        __builtin_prefetch((const void *)((uintptr_t)w + PREFETCH + at));
-}
 
 /* ------------------------------------------------------------------ exp, merging */
 
@@ -77,16 +61,18 @@ WK_INLINE float merge_max(v16 v)
 
 /* ------------------------------------------------------------------ float products */
 
-WK_INLINE v16 load_weights(const uint8_t *w, size_t size)
+WK_INLINE v16 load_weights(const uint8_t *w, enum wk_type type)
 {
-    return size == 2 ? v_load_f16((const uint16_t *)(const void *)w)
-                     : v_load((const float *)(const void *)w);
+    return type == WK_F16    ? v_load_f16((const uint16_t *)(const void *)w)
+           : type == WK_BF16 ? v_load_bf16((const uint16_t *)(const void *)w)
+                             : v_load((const float *)(const void *)w);
 }
 
-/* `tiles` by `rows` results from (t, i) on; size of a weight 2 or 4. All three are constants. */
+/* `tiles` by `rows` results from (t, i) on; these and the type are constants. */
 WK_INLINE void dot_float(const struct wk_dot *d, uint32_t t, uint32_t i, unsigned tiles,
-                         unsigned rows, size_t size, float *out)
+                         unsigned rows, enum wk_type type, float *out)
 {
+    const size_t size = type == WK_F32 ? 4 : 2;
     const uint8_t *w = d->w + t * d->tile_bytes + (size_t)d->col * WK_TILE * size;
     const float *x = d->f32 + i * d->ldx + d->col;
     v16 acc[V_ACCUMULATORS];
@@ -97,7 +83,7 @@ WK_INLINE void dot_float(const struct wk_dot *d, uint32_t t, uint32_t i, unsigne
         v16 weight[WK_GROUP];
         WK_UNROLL
         for (unsigned k = 0; k < tiles; k++)
-            weight[k] = load_weights(w + k * d->tile_bytes, size);
+            weight[k] = load_weights(w + k * d->tile_bytes, type);
         WK_UNROLL
         for (unsigned j = 0; j < rows; j++) {
             v16 v = v_set(x[j * d->ldx + c]);
@@ -114,37 +100,42 @@ WK_INLINE void dot_float(const struct wk_dot *d, uint32_t t, uint32_t i, unsigne
 }
 
 /* All rows of `tiles` tiles: as many rows at once as there are accumulators, then fewer. */
-WK_INLINE void dot_float_rows(const struct wk_dot *d, uint32_t t, unsigned tiles, size_t size,
+WK_INLINE void dot_float_rows(const struct wk_dot *d, uint32_t t, unsigned tiles, enum wk_type type,
                               float *out)
 {
     uint32_t i = 0;
     for (; d->n - i >= V_ACCUMULATORS / tiles; i += V_ACCUMULATORS / tiles)
-        dot_float(d, t, i, tiles, V_ACCUMULATORS / tiles, size, out);
+        dot_float(d, t, i, tiles, V_ACCUMULATORS / tiles, type, out);
     for (; d->n - i >= 2 && V_ACCUMULATORS / tiles > 2; i += 2)
-        dot_float(d, t, i, tiles, 2, size, out);
+        dot_float(d, t, i, tiles, 2, type, out);
     for (; i < d->n; i++)
-        dot_float(d, t, i, tiles, 1, size, out);
+        dot_float(d, t, i, tiles, 1, type, out);
 }
 
-WK_INLINE void dot_float_all(const struct wk_dot *d, size_t size, float *out)
+WK_INLINE void dot_float_all(const struct wk_dot *d, enum wk_type type, float *out)
 {
     uint32_t t = 0;
     for (; d->tiles - t >= 4; t += 4)
-        dot_float_rows(d, t, 4, size, out);
+        dot_float_rows(d, t, 4, type, out);
     for (; d->tiles - t >= 2; t += 2)
-        dot_float_rows(d, t, 2, size, out);
+        dot_float_rows(d, t, 2, type, out);
     for (; t < d->tiles; t++)
-        dot_float_rows(d, t, 1, size, out);
+        dot_float_rows(d, t, 1, type, out);
 }
 
 static void dot_f32(const struct wk_dot *d, float *out)
 {
-    dot_float_all(d, 4, out);
+    dot_float_all(d, WK_F32, out);
 }
 
 static void dot_f16(const struct wk_dot *d, float *out)
 {
-    dot_float_all(d, 2, out);
+    dot_float_all(d, WK_F16, out);
+}
+
+static void dot_bf16(const struct wk_dot *d, float *out)
+{
+    dot_float_all(d, WK_BF16, out);
 }
 
 /* ------------------------------------------------------------------ element by element */
@@ -208,7 +199,7 @@ enum { STRIPS = WK_KV_BLOCK / WK_TILE };
 
 WK_INLINE v16 load_kv(const void *data, size_t i, size_t size)
 {
-    return load_weights((const uint8_t *)data + i * size, size);
+    return load_weights((const uint8_t *)data + i * size, size == 4 ? WK_F32 : WK_F16);
 }
 
 /* Unscaled scores of all positions for n queries (a constant), some strips of 16 positions at once.
@@ -385,6 +376,7 @@ static void fill_lanes(struct wk_table *table)
 {
     table->dot[WK_F32] = dot_f32;
     table->dot[WK_F16] = dot_f16;
+    table->dot[WK_BF16] = dot_bf16;
     table->square = square;
     table->scale = scale;
     table->swiglu = swiglu;

@@ -3,6 +3,7 @@
  * exactly these bits; where they seem to differ, this file is right. Any thread, no state.
  */
 #include "kernels/f16.h"
+#include "kernels/formats.h"
 #include "kernels/math.h"
 #include "kernels/table.h"
 
@@ -24,7 +25,7 @@ static void quantise(const float *x, size_t n_blocks, struct wk_q8 *out)
         float amax = wk_from_bits(top);
         memset(out, 0, sizeof *out);
         if (top >= 0x7f800000u)
-            out->scale = NAN;
+            out->scale = out->scaled_sum = NAN;
         if (top >= 0x7f800000u || amax < 0x1p-100f)
             continue;
         float inverse = 127.0f / amax;
@@ -35,122 +36,84 @@ static void quantise(const float *x, size_t n_blocks, struct wk_q8 *out)
             out->q[i] = (int8_t)q;
             out->sum[i / 16] = (int16_t)(out->sum[i / 16] + q);
         }
+        out->neg_sum = -(out->sum[0] + out->sum[1]);
+        out->scaled_sum = out->scale * (float)(out->sum[0] + out->sum[1]);
     }
 }
 
 /* ------------------------------------------------------------------ products */
 
-static void dot_f32(const struct wk_dot *d, float *out)
+/* Column c of lane r of a tile. */
+static float weight(enum wk_type type, const uint8_t *tile, uint32_t c, unsigned r)
 {
-    for (uint32_t t = 0; t < d->tiles; t++) {
-        for (uint32_t i = 0; i < d->n; i++, out += WK_TILE) {
-            const float *x = d->f32 + i * d->ldx + d->col;
-            const uint8_t *w = d->w + t * d->tile_bytes + (size_t)d->col * WK_TILE * sizeof(float);
-            memset(out, 0, WK_TILE * sizeof *out);
-            for (uint32_t c = 0; c < d->cols; c++, w += WK_TILE * sizeof(float))
-                for (unsigned r = 0; r < WK_TILE; r++) {
-                    float v;
-                    memcpy(&v, w + r * sizeof v, sizeof v);
-                    out[r] = fmaf(v, x[c], out[r]);
-                }
-        }
-    }
+    size_t at = (size_t)c * WK_TILE + r;
+    float v;
+    if (type == WK_F16)
+        return wk_f16_to_f32(wk_load_u16(tile + at * 2));
+    if (type == WK_BF16)
+        return wk_from_bits((uint32_t)wk_load_u16(tile + at * 2) << 16);
+    memcpy(&v, tile + at * sizeof v, sizeof v);
+    return v;
 }
 
-static void dot_f16(const struct wk_dot *d, float *out)
+static void dot_float(const struct wk_dot *d, enum wk_type type, float *out)
 {
-    for (uint32_t t = 0; t < d->tiles; t++) {
-        for (uint32_t i = 0; i < d->n; i++, out += WK_TILE) {
-            const float *x = d->f32 + i * d->ldx + d->col;
-            const uint8_t *w = d->w + t * d->tile_bytes + (size_t)d->col * WK_TILE * 2;
-            memset(out, 0, WK_TILE * sizeof *out);
-            for (uint32_t c = 0; c < d->cols; c++, w += (size_t)WK_TILE * 2)
-                for (unsigned r = 0; r < WK_TILE; r++)
-                    out[r] = fmaf(wk_f16_to_f32(wk_load_u16(w + (size_t)r * 2)), x[c], out[r]);
-        }
-    }
-}
-
-/* acc = fma((float)idot, dw * dx, acc) for 32 columns of row r. */
-static void add_block(float *acc, int32_t idot, const uint8_t *scales, unsigned r, float dx)
-{
-    *acc = fmaf((float)idot, wk_f16_to_f32(wk_load_u16(scales + (size_t)r * 2)) * dx, *acc);
-}
-
-static void dot_q8_0(const struct wk_dot *d, float *out)
-{
-    for (uint32_t t = 0; t < d->tiles; t++) {
-        for (uint32_t i = 0; i < d->n; i++, out += WK_TILE) {
-            const struct wk_q8 *x = d->q8 + i * d->ldx + d->col / WK_BLOCK;
-            const uint8_t *w =
-                d->w + t * d->tile_bytes + (size_t)(d->col / WK_BLOCK) * WK_Q8_0_BYTES;
-            memset(out, 0, WK_TILE * sizeof *out);
-            for (uint32_t c = 0; c < d->cols; c += WK_BLOCK, x++, w += WK_Q8_0_BYTES)
-                for (unsigned r = 0; r < WK_TILE; r++) {
-                    int32_t idot = 0;
-                    for (unsigned j = 0; j < WK_BLOCK; j++)
-                        idot += (int8_t)w[WK_SCALES + j / 4 * 64 + r * 4 + j % 4] * x->q[j];
-                    add_block(&out[r], idot, w, r, x->scale);
-                }
-        }
-    }
-}
-
-static void dot_q4_0(const struct wk_dot *d, float *out)
-{
-    for (uint32_t t = 0; t < d->tiles; t++) {
-        for (uint32_t i = 0; i < d->n; i++, out += WK_TILE) {
-            const struct wk_q8 *x = d->q8 + i * d->ldx + d->col / WK_BLOCK;
-            const uint8_t *w =
-                d->w + t * d->tile_bytes + (size_t)(d->col / WK_BLOCK) * WK_Q4_0_BYTES;
-            memset(out, 0, WK_TILE * sizeof *out);
-            for (uint32_t c = 0; c < d->cols; c += WK_BLOCK, x++, w += WK_Q4_0_BYTES)
-                for (unsigned r = 0; r < WK_TILE; r++) {
-                    int32_t idot = 0;
-                    for (unsigned j = 0; j < 16; j++) {
-                        int byte = w[WK_SCALES + j / 4 * 64 + r * 4 + j % 4];
-                        idot += ((byte & 15) - 8) * x->q[j] + ((byte >> 4) - 8) * x->q[16 + j];
-                    }
-                    add_block(&out[r], idot, w, r, x->scale);
-                }
-        }
-    }
-}
-
-/* The dot of 16 columns (half 0 or 1 of 32 at `sub`) of row r with their 6-bit weights. */
-static int32_t dot_q6_k_half(const uint8_t *sub, unsigned r, unsigned half, const int8_t *x)
-{
-    int32_t sum = 0;
-    for (unsigned j = 0; j < 16; j++) {
-        unsigned group = j / 4, at = r * 4 + j % 4;
-        int low = sub[group * 64 + at] >> (4 * half) & 15;
-        int high = sub[256 + group / 2 * 64 + at] >> (group % 2 * 4 + half * 2) & 3;
-        sum += ((low | high << 4) - 32) * x[j];
-    }
-    return sum;
-}
-
-static void dot_q6_k(const struct wk_dot *d, float *out)
-{
-    for (uint32_t t = 0; t < d->tiles; t++) {
-        for (uint32_t i = 0; i < d->n; i++, out += WK_TILE) {
-            const struct wk_q8 *x = d->q8 + i * d->ldx + d->col / WK_BLOCK;
-            memset(out, 0, WK_TILE * sizeof *out);
-            for (uint32_t c = d->col; c < d->col + d->cols; c += WK_BLOCK, x++) {
-                const uint8_t *w =
-                    d->w + t * d->tile_bytes + (size_t)(c / WK_Q6_K_COLS) * WK_Q6_K_BYTES;
-                unsigned s = c % WK_Q6_K_COLS / WK_BLOCK;
-                const uint8_t *sub = w + WK_Q6_K_QUANTS + (size_t)s * WK_Q6_K_SUB;
-                const int8_t *scale = (const int8_t *)w + WK_SCALES + (size_t)s * 2 * WK_TILE;
-                for (unsigned r = 0; r < WK_TILE; r++)
-                    add_block(&out[r],
-                              scale[r] * dot_q6_k_half(sub, r, 0, x->q) +
-                                  scale[WK_TILE + r] * dot_q6_k_half(sub, r, 1, x->q + 16),
-                              w, r, x->scale);
+    for (uint32_t t = 0; t < d->tiles; t++)
+        for (uint32_t i = 0; i < d->n; i++)
+            for (unsigned r = 0; r < WK_TILE; r++) {
+                float acc = 0;
+                for (uint32_t c = d->col; c < d->col + d->cols; c++)
+                    acc = fmaf(weight(type, d->w + t * d->tile_bytes, c, r), d->f32[i * d->ldx + c],
+                               acc);
+                *out++ = acc;
             }
-        }
+}
+
+/* What 32 columns of a row of weights add. All integers are exact in int32; d * sc and m * mn are
+ * exact in f32 (11 and 8 bits). */
+static float add_block(enum wk_type type, const struct wk_sub *w, const struct wk_q8 *x, float acc)
+{
+    int32_t half[2] = {0, 0};
+    float d = wk_f16_to_f32(w->d), m = wk_f16_to_f32(w->m);
+    for (unsigned j = 0; j < WK_BLOCK; j++)
+        half[j / 16] += wk_code_value(type, w->code[j]) * x->q[j];
+    if (wk_half_scales(type)) /* the scales of 16 columns are applied to integers, */
+        acc = fmaf((float)(w->sc[0] * half[0] + w->sc[1] * half[1]), d * x->scale, acc);
+    else /* those of 32 to the block's scale */
+        acc = fmaf((float)(half[0] + half[1]), d * (float)w->sc[0] * x->scale, acc);
+    if (type == WK_Q2_K)
+        acc = fmaf((float)(w->mn[0] * x->sum[0] + w->mn[1] * x->sum[1]), -m * x->scale, acc);
+    else if (wk_has_min(type))
+        acc = fmaf(m * (float)-w->mn[0], x->scaled_sum, acc);
+    return acc;
+}
+
+static void dot_quantised(const struct wk_dot *d, enum wk_type type, float *out)
+{
+    const struct wk_format *f = &wk_formats[type];
+    const size_t block_bytes = (size_t)f->cols / WK_BLOCK * f->run + f->head;
+    const uint32_t all_cols = (uint32_t)(d->tile_bytes / block_bytes) * f->cols;
+    for (uint32_t t = 0; t < d->tiles; t++, out += (size_t)d->n * WK_TILE) {
+        memset(out, 0, (size_t)d->n * WK_TILE * sizeof *out);
+        for (uint32_t c = d->col; c < d->col + d->cols; c += WK_BLOCK)
+            for (unsigned r = 0; r < WK_TILE; r++) {
+                struct wk_sub w;
+                wk_sub_of_tile(type, d->w + t * d->tile_bytes, all_cols, r, c, &w);
+                for (uint32_t i = 0; i < d->n; i++) {
+                    float *acc = &out[i * WK_TILE + r];
+                    *acc = add_block(type, &w, &d->q8[i * d->ldx + c / WK_BLOCK], *acc);
+                }
+            }
     }
 }
+
+#define DOT(name, type, kind)                            \
+    static void name(const struct wk_dot *d, float *out) \
+    {                                                    \
+        dot_##kind(d, type, out);                        \
+    }
+WK_TYPES(DOT)
+#undef DOT
 
 /* In f64 x * 2^30 is exact; below 2^51 adding 1.5 * 2^52 rounds it to nearest even in the low bits.
  */
@@ -272,11 +235,6 @@ void wk_fill_ref(struct wk_table *table)
     *table = (struct wk_table){
         .name = "ref",
         .blas_rows = 8,
-        .dot = {[WK_F32] = dot_f32,
-                [WK_F16] = dot_f16,
-                [WK_Q4_0] = dot_q4_0,
-                [WK_Q8_0] = dot_q8_0,
-                [WK_Q6_K] = dot_q6_k},
         .quantise = quantise,
         .sum_pieces = sum_pieces,
         .square = square,
@@ -286,4 +244,7 @@ void wk_fill_ref(struct wk_table *table)
         .widen = widen,
         .attend = attend,
     };
+#define SLOT(name, type, kind) table->dot[type] = name;
+    WK_TYPES(SLOT)
+#undef SLOT
 }

@@ -10,31 +10,13 @@
 #include "kernels/kernels.h"
 
 /* An 8-bit block of activations: x[c] ~ scale * q[c], |q[c]| <= 127. The sums of the first and
- * second 16 values cancel the offsets with which unsigned weights are multiplied. */
+ * second 16 values cancel the offsets of codes and meet the minima of weights. */
 struct wk_q8 {
     float scale;
+    float scaled_sum; /* scale * (float)(sum[0] + sum[1]) */
+    int32_t neg_sum;  /* -(sum[0] + sum[1]) */
     int16_t sum[2];
     int8_t q[WK_BLOCK];
-};
-
-/* Packed tiles, 16 rows r in lanes. Quants lie so that 64 bytes hold 4 neighbouring columns of
- * every row: byte 4 r + j is column j of row r ("group"). Scales are f16.
- *
- *   F32, F16  per column: 16 values
- *   Q8_0      per 32 columns: 16 scales; 8 groups of int8
- *   Q4_0      per 32 columns: 16 scales; 4 x 64 bytes, byte v's low nibbles group v, high group 4 +
- * v Q6_K      per 256 columns: 16 scales; per 16 columns 16 int8 scales; per 32 columns 4 x 64
- * bytes of nibbles as in Q4_0, then 2 x 64 bytes of upper bits: in 64-byte vector h, bits 0-1
- * belong to group 2h, 2-3 to group 2h + 4, 4-5 to group 2h + 1, 6-7 to group 2h + 5
- */
-enum {
-    WK_SCALES = 2 * WK_TILE,                          /* bytes of a tile's scales */
-    WK_Q8_0_BYTES = WK_SCALES + WK_TILE * 32,         /* per 32 columns */
-    WK_Q4_0_BYTES = WK_SCALES + WK_TILE * 16,         /* per 32 columns */
-    WK_Q6_K_COLS = 256,                               /* columns of a superblock */
-    WK_Q6_K_SUB = WK_TILE * 24,                       /* quants of 32 columns */
-    WK_Q6_K_QUANTS = WK_SCALES + WK_TILE * 16,        /* where they begin */
-    WK_Q6_K_BYTES = WK_Q6_K_QUANTS + 8 * WK_Q6_K_SUB, /* per 256 columns */
 };
 
 enum {
@@ -97,7 +79,10 @@ struct wk_table {
 void wk_fill_ref(struct wk_table *table);
 void wk_fill_avx2(struct wk_table *table);
 void wk_fill_avx512(struct wk_table *table);
+void wk_fill_avx512vnni(struct wk_table *table);
 void wk_fill_neon(struct wk_table *table);
+void wk_fill_dotprod(struct wk_table *table);
+void wk_fill_i8mm(struct wk_table *table);
 
 /* The instruction sets of the architecture this is built for, worst first (cpu_*.c); each table
  * starts as the one before. Ends with a NULL name. */

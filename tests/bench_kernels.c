@@ -122,7 +122,7 @@ static void bench_products(struct wk_engine *e)
 {
     printf("%-8s %-5s %10s %10s %10s %10s %10s %10s\n", wk_table_name(e->table), "type", "n=1 GB/s",
            "sums GB/s", "n=4 GOP/s", "n=16 GOP/s", "n=128", "sums n=128");
-    for (size_t k = 0; k < 5; k++) {
+    for (size_t k = 0; k < KD_TYPES; k++) {
         enum wk_type type = kd_types[k];
         uint32_t cols = 4096;
         uint32_t rows = (uint32_t)(MATRIX_BYTES / kd_gguf_bytes(type, 1, cols)) / 16 * 16;

@@ -227,11 +227,10 @@ void gguf_writer_fill(uint64_t *random, uint32_t type, void *data, uint64_t n, f
     }
 }
 
-struct gguf_writer_tensor *gguf_writer_tensor(struct gguf_writer *w, const char *name,
-                                              uint32_t type, uint64_t cols, uint64_t rows)
+struct gguf_writer_tensor *gguf_writer_declare(struct gguf_writer *w, const char *name,
+                                               uint32_t type, const uint64_t *dims, uint32_t n_dims)
 {
     const struct weft_tensor_type_info *info = must((void *)weft_tensor_type_info(type));
-    uint64_t n = cols * (rows != 0 ? rows : 1);
     size_t i = w->n_tensors;
     for (size_t k = 0; !w->duplicates && k < w->n_tensors; k++)
         if (strcmp(w->tensors[k].name, name) == 0)
@@ -247,11 +246,21 @@ struct gguf_writer_tensor *gguf_writer_tensor(struct gguf_writer *w, const char 
         .name = must(strdup(name)),
         .name_size = strlen(name),
         .type = type,
-        .n_dims = rows != 0 ? 2 : 1,
-        .dims = {cols, rows != 0 ? rows : 1, 1, 1},
+        .n_dims = n_dims,
+        .dims = {1, 1, 1, 1},
         .offset = GGUF_WRITER_AUTO,
-        .size = (size_t)(n / info->block_elems * info->block_bytes),
     };
+    memcpy(t->dims, dims, n_dims * sizeof *dims);
+    t->size = (size_t)(t->dims[0] * t->dims[1] * t->dims[2] * t->dims[3] / info->block_elems *
+                       info->block_bytes);
+    return t;
+}
+
+struct gguf_writer_tensor *gguf_writer_tensor(struct gguf_writer *w, const char *name,
+                                              uint32_t type, uint64_t cols, uint64_t rows)
+{
+    const uint64_t dims[2] = {cols, rows}, n = cols * (rows != 0 ? rows : 1);
+    struct gguf_writer_tensor *t = gguf_writer_declare(w, name, type, dims, rows != 0 ? 2 : 1);
     t->data = must(malloc(t->size + 1));
     gguf_writer_fill(&w->random, type, t->data, n, 1 / sqrtf((float)cols));
     if (rows == 0 && type == WEFT_F32) {
@@ -289,32 +298,56 @@ void gguf_writer_remove_tensor(struct gguf_writer *w, const char *name)
 
 /* ------------------------------------------------------------------ the file */
 
-uint8_t *gguf_writer_finish(const struct gguf_writer *w, size_t *ret_size)
+static uint64_t align_up(uint64_t n, uint64_t alignment)
 {
-    struct bytes b = {0}, data = {0};
-    put(&b, "GGUF", 4);
-    put_int(&b, w->version, 4);
-    put_int(&b, w->n_tensors, 8);
-    put_int(&b, w->n_kvs, 8);
+    return (n + alignment - 1) / alignment * alignment;
+}
+
+static void put_head(const struct gguf_writer *w, struct bytes *b)
+{
+    uint64_t end = 0;
+    put(b, "GGUF", 4);
+    put_int(b, w->version, 4);
+    put_int(b, w->n_tensors, 8);
+    put_int(b, w->n_kvs, 8);
     for (size_t i = 0; i < w->n_kvs; i++) {
-        put_string(&b, w->kvs[i].key, w->kvs[i].key_size);
-        put_int(&b, w->kvs[i].type, 4);
-        put(&b, w->kvs[i].data, w->kvs[i].size);
+        put_string(b, w->kvs[i].key, w->kvs[i].key_size);
+        put_int(b, w->kvs[i].type, 4);
+        put(b, w->kvs[i].data, w->kvs[i].size);
     }
     for (size_t i = 0; i < w->n_tensors; i++) {
         const struct gguf_writer_tensor *t = &w->tensors[i];
-        put_string(&b, t->name, t->name_size);
-        put_int(&b, t->n_dims, 4);
+        put_string(b, t->name, t->name_size);
+        put_int(b, t->n_dims, 4);
         for (uint32_t k = 0; k < t->n_dims; k++)
-            put_int(&b, k < 4 ? t->dims[k] : 1, 8);
-        put_int(&b, t->type, 4);
+            put_int(b, k < 4 ? t->dims[k] : 1, 8);
+        put_int(b, t->type, 4);
         if (t->offset == GGUF_WRITER_AUTO)
-            pad(&data, w->alignment);
-        put_int(&b, t->offset == GGUF_WRITER_AUTO ? data.size : t->offset, 8);
-        put(&data, t->data, t->size);
+            end = align_up(end, w->alignment);
+        put_int(b, t->offset == GGUF_WRITER_AUTO ? end : t->offset, 8);
+        end += t->size;
     }
     if (w->n_tensors > 0)
-        pad(&b, w->alignment);
+        pad(b, w->alignment);
+}
+
+uint8_t *gguf_writer_head(const struct gguf_writer *w, size_t *ret_size)
+{
+    struct bytes b = {0};
+    put_head(w, &b);
+    *ret_size = b.size;
+    return b.data;
+}
+
+uint8_t *gguf_writer_finish(const struct gguf_writer *w, size_t *ret_size)
+{
+    struct bytes b = {0}, data = {0};
+    put_head(w, &b);
+    for (size_t i = 0; i < w->n_tensors; i++) {
+        if (w->tensors[i].offset == GGUF_WRITER_AUTO)
+            pad(&data, w->alignment);
+        put(&data, w->tensors[i].data, w->tensors[i].size);
+    }
     put(&b, data.data, data.size);
     free(data.data);
     *ret_size = b.size;

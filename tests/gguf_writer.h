@@ -38,7 +38,7 @@ struct gguf_writer_tensor {
     uint64_t dims[4];
     uint64_t offset; /* from the start of tensor data; GGUF_WRITER_AUTO: behind the one before,
                         aligned */
-    uint8_t *data;
+    uint8_t *data;   /* NULL: declared alone */
     size_t size;
 };
 
@@ -79,6 +79,11 @@ void gguf_writer_remove(struct gguf_writer *w, const char *key);
  * 1, matrices of variance 1 / cols. The result may be bent until the next call. */
 struct gguf_writer_tensor *gguf_writer_tensor(struct gguf_writer *w, const char *name,
                                               uint32_t type, uint64_t cols, uint64_t rows);
+/* A tensor of the table alone, whose data the caller writes behind gguf_writer_head: n_dims
+ * dimensions, rows of dims[0] elements. */
+struct gguf_writer_tensor *gguf_writer_declare(struct gguf_writer *w, const char *name,
+                                               uint32_t type, const uint64_t *dims,
+                                               uint32_t n_dims);
 /* The tensor of that name; aborts when there is none. */
 struct gguf_writer_tensor *gguf_writer_find(struct gguf_writer *w, const char *name);
 void gguf_writer_rename(struct gguf_writer *w, const char *name, const char *to);
@@ -91,7 +96,10 @@ void gguf_writer_fill(uint64_t *random, uint32_t type, void *data, uint64_t n, f
 /* The file, malloc'ed to its exact size. It ends with the last byte of the last tensor, without
  * padding, so that every shorter prefix lacks something. */
 uint8_t *gguf_writer_finish(const struct gguf_writer *w, size_t *ret_size);
-/* The same into a file; false when it cannot be written. */
+/* All that stands before the data of tensors, malloc'ed; the data of each begins on a multiple of
+ * `alignment` from the end of it, in the order of the table. */
+uint8_t *gguf_writer_head(const struct gguf_writer *w, size_t *ret_size);
+/* The whole file into a file; false when it cannot be written. */
 bool gguf_writer_save(const struct gguf_writer *w, const char *path);
 
 /* A whole llama model of random weights. Zero takes the default in the comment. */

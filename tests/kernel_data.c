@@ -8,15 +8,25 @@
 #include <stdlib.h>
 #include <string.h>
 
-const enum wk_type kd_types[5] = {WK_F32, WK_F16, WK_Q4_0, WK_Q8_0, WK_Q6_K};
+const enum wk_type kd_types[KD_TYPES] = {WK_F32,  WK_F16,    WK_Q4_0,   WK_Q8_0,  WK_Q6_K, WK_BF16,
+                                         WK_Q4_1, WK_Q5_0,   WK_Q5_1,   WK_Q2_K,  WK_Q3_K, WK_Q4_K,
+                                         WK_Q5_K, WK_IQ4_NL, WK_IQ4_XS, WK_TQ1_0, WK_TQ2_0};
 
-/* As in the GGUF specification. */
+/* As in the GGUF specification; `scales` are where a block's f16 numbers lie (0xff: nowhere). */
 static const struct {
     const char *name;
     uint32_t bytes, cols;
+    uint8_t scales[2];
 } types[WK_TYPE_COUNT] = {
-    [WK_F32] = {"F32", 4, 1},     [WK_F16] = {"F16", 2, 1},       [WK_Q4_0] = {"Q4_0", 18, 32},
-    [WK_Q8_0] = {"Q8_0", 34, 32}, [WK_Q6_K] = {"Q6_K", 210, 256},
+    [WK_F32] = {"F32", 4, 1, {0xff, 0xff}},        [WK_F16] = {"F16", 2, 1, {0xff, 0xff}},
+    [WK_BF16] = {"BF16", 2, 1, {0xff, 0xff}},      [WK_Q4_0] = {"Q4_0", 18, 32, {0, 0xff}},
+    [WK_Q4_1] = {"Q4_1", 20, 32, {0, 2}},          [WK_Q5_0] = {"Q5_0", 22, 32, {0, 0xff}},
+    [WK_Q5_1] = {"Q5_1", 24, 32, {0, 2}},          [WK_Q8_0] = {"Q8_0", 34, 32, {0, 0xff}},
+    [WK_Q2_K] = {"Q2_K", 84, 256, {80, 82}},       [WK_Q3_K] = {"Q3_K", 110, 256, {108, 0xff}},
+    [WK_Q4_K] = {"Q4_K", 144, 256, {0, 2}},        [WK_Q5_K] = {"Q5_K", 176, 256, {0, 2}},
+    [WK_Q6_K] = {"Q6_K", 210, 256, {208, 0xff}},   [WK_IQ4_NL] = {"IQ4_NL", 18, 32, {0, 0xff}},
+    [WK_IQ4_XS] = {"IQ4_XS", 136, 256, {0, 0xff}}, [WK_TQ1_0] = {"TQ1_0", 54, 256, {52, 0xff}},
+    [WK_TQ2_0] = {"TQ2_0", 66, 256, {64, 0xff}},
 };
 
 const char *kd_type_name(enum wk_type type)
@@ -27,6 +37,13 @@ const char *kd_type_name(enum wk_type type)
 uint32_t kd_type_cols(enum wk_type type)
 {
     return types[type].cols;
+}
+
+bool kd_is_scale(enum wk_type type, size_t at)
+{
+    const uint8_t *s = types[type].scales;
+    return (s[0] != 0xff && (at == s[0] || at == s[0] + 1u)) ||
+           (s[1] != 0xff && (at == s[1] || at == s[1] + 1u));
 }
 
 void *kd_alloc(size_t bytes)
@@ -74,11 +91,15 @@ uint8_t *kd_gguf(uint64_t *seed, enum wk_type type, uint32_t rows, uint32_t cols
         data[i] = (uint8_t)(weft_test_random(seed) >> 40);
     for (size_t at = 0; at < bytes && !any; at += types[type].bytes) {
         float x = (float)(weft_test_uniform(seed) * 2 - 1);
-        uint16_t h = wk_f32_to_f16(type == WK_F16 ? x : x * 0.02f);
+        uint16_t h = wk_f32_to_f16(x), upper = (uint16_t)(wk_bits(x) >> 16);
         if (type == WK_F32)
             memcpy(data + at, &x, sizeof x);
-        else
-            memcpy(data + at + (type == WK_Q6_K ? 208 : 0), &h, sizeof h);
+        else if (type == WK_F16 || type == WK_BF16)
+            memcpy(data + at, type == WK_F16 ? &h : &upper, sizeof h);
+        for (unsigned i = 0; i < 2 && types[type].scales[i] != 0xff; i++) {
+            h = wk_f32_to_f16(x * (i == 0 ? 0.02f : -0.03f));
+            memcpy(data + at + types[type].scales[i], &h, sizeof h);
+        }
     }
     return data;
 }
@@ -95,7 +116,7 @@ struct wk_act kd_act(const struct wk_engine *e, enum wk_type type, const float *
                      uint32_t cols)
 {
     struct wk_act act;
-    bool quantised = type != WK_F32 && type != WK_F16;
+    bool quantised = type != WK_F32 && type != WK_F16 && type != WK_BF16;
     wk_act_set(e, &act, x, n, cols, quantised ? kd_alloc(wk_act_bytes(n, cols)) : NULL);
     return act;
 }

@@ -32,9 +32,12 @@ struct wk_act kd_act(const struct wk_engine *e, enum wk_type type, const float *
  */
 size_t kd_differ(const float *a, const float *b, size_t n);
 
-extern const enum wk_type kd_types[5];
+enum { KD_TYPES = 17 };
+extern const enum wk_type kd_types[KD_TYPES];
 const char *kd_type_name(enum wk_type type);
 /* The columns a type's rows are made of. */
 uint32_t kd_type_cols(enum wk_type type);
+/* Whether byte `at` of a block belongs to one of its f16 scales. */
+bool kd_is_scale(enum wk_type type, size_t at);
 
 #endif

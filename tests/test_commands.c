@@ -202,12 +202,14 @@ START_TEST(inspect_what_cannot_run)
                      "kv_f16_bytes_per_position", "0"));
 
     gguf_writer_llama(
-        &w, &(struct gguf_writer_llama){.layers = 3, .dim = 256, .type = WEFT_Q4_K, .ffn = 512});
+        &w, &(struct gguf_writer_llama){.layers = 3, .dim = 256, .type = WEFT_IQ3_S, .ffn = 512});
     const char *path = save(&w);
-    expect_json(ARGS("inspect", "--json", path), 0,
-                ARGS("runs", "false", "layers", "3", "types.Q4_K.supported", "false",
-                     "types.F32.supported", "true", "why_not",
-                     "tensor token_embd.weight: type Q4_K: supported are: F32 F16 Q8_0 Q4_0 Q6_K"));
+    expect_json(
+        ARGS("inspect", "--json", path), 0,
+        ARGS("runs", "false", "layers", "3", "types.IQ3_S.supported", "false",
+             "types.F32.supported", "true", "why_not",
+             "tensor token_embd.weight: type IQ3_S: supported are: F32 F16 BF16 Q8_0 Q4_0 Q4_1 "
+             "Q5_0 Q5_1 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS TQ1_0 TQ2_0"));
     struct command c;
     command_run(&c, ARGS("inspect", path), NULL, NULL);
     ck_assert_int_eq(c.status, 0);

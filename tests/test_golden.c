@@ -25,9 +25,21 @@ static const struct golden {
     const char *path; /* without extension */
     bool quantised;
 } goldens[] = {
-    {"tests/golden/llama", false},         {"tests/golden/llama3-rope", false},
-    {"tests/golden/llama-256-q8_0", true}, {"tests/golden/llama-256-q4_0", true},
+    {"tests/golden/llama", false},
+    {"tests/golden/llama3-rope", false},
+    {"tests/golden/llama-256-q8_0", true},
+    {"tests/golden/llama-256-q4_0", true},
     {"../shared/golden/llama-256", false},
+    {"../shared/golden/llama-256-q4_1", true},
+    {"../shared/golden/llama-256-q5_0", true},
+    {"../shared/golden/llama-256-q5_1", true},
+    {"../shared/golden/llama-256-q2_k", true},
+    {"../shared/golden/llama-256-q3_k_m", true},
+    {"../shared/golden/llama-256-q4_k_m", true},
+    {"../shared/golden/llama-256-q5_k_m", true},
+    {"../shared/golden/llama-256-q6_k", true},
+    {"../shared/golden/llama-256-iq4_nl", true},
+    {"../shared/golden/llama-256-iq4_xs", true},
 };
 enum { N_GOLDENS = sizeof goldens / sizeof goldens[0] };
 

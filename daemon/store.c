@@ -220,7 +220,7 @@ static int begin(struct weft_store *s, struct tensor *t, enum weft_role role,
 {
     uint64_t bytes = packed_bytes(role, shape);
     size_t tile = WK_TILE * (size_t)weft_row_bytes(shape->type, shape->cols);
-    void *data = weft_pages_alloc(bytes);
+    void *data = weft_pages_alloc_huge(bytes);
     uint8_t *rows = weft_role_matrix(role) ? malloc(tile) : NULL;
     if (data == NULL || (rows == NULL && weft_role_matrix(role))) {
         weft_pages_free(data, bytes);

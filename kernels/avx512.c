@@ -6,7 +6,7 @@
 
 #include "kernels/lanes.h"
 
-/* ------------------------------------------------------------------ activations and exact sums */
+/* ------------------------------------------------------------------ activations */
 
 static void quantise(const float *x, size_t n_blocks, struct wk_q8 *out)
 {
@@ -34,24 +34,6 @@ static void quantise(const float *x, size_t n_blocks, struct wk_q8 *out)
         _mm_storeu_si128((void *)out->q, _mm512_cvtepi32_epi8(q0));
         _mm_storeu_si128((void *)(out->q + 16), _mm512_cvtepi32_epi8(q1));
     }
-}
-
-static bool sum_pieces(const float *x, int64_t *sum, size_t n)
-{
-    const __m512d unit = _mm512_set1_pd(0x1p30);
-    __mmask16 bad = 0;
-    for (size_t i = 0; i < n; i += WK_TILE) {
-        __m512 v = _mm512_loadu_ps(x + i);
-        __m512d lo = _mm512_cvtps_pd(_mm512_castps512_ps256(v));
-        __m512d hi = _mm512_cvtps_pd(_mm512_extractf32x8_ps(v, 1));
-        bad |= _mm512_cmp_ps_mask(_mm512_abs_ps(v), _mm512_set1_ps(0x1p21f), _CMP_NLT_UQ);
-        _mm512_storeu_si512(sum + i, _mm512_add_epi64(_mm512_loadu_si512(sum + i),
-                                                      _mm512_cvtpd_epi64(_mm512_mul_pd(lo, unit))));
-        _mm512_storeu_si512(sum + i + 8,
-                            _mm512_add_epi64(_mm512_loadu_si512(sum + i + 8),
-                                             _mm512_cvtpd_epi64(_mm512_mul_pd(hi, unit))));
-    }
-    return bad == 0;
 }
 
 /* ------------------------------------------------------------------ quantised products */
@@ -133,5 +115,4 @@ void wk_fill_avx512(struct wk_table *table)
     fill_quants(table);
     table->blas_rows = 0;
     table->quantise = quantise;
-    table->sum_pieces = sum_pieces;
 }

@@ -6,6 +6,7 @@
 #define WEFT_KERNELS_AVX512_H
 
 #include "kernels/formats.h"
+#include "kernels/math.h"
 #include "kernels/table.h"
 
 #include <immintrin.h>
@@ -187,6 +188,11 @@ static inline qf q_float(qi v)
     return _mm512_cvtepi32_ps(v);
 }
 
+static inline qi q_none(void)
+{
+    return _mm512_setzero_si512();
+}
+
 static inline qf q_zero(void)
 {
     return _mm512_setzero_ps();
@@ -220,6 +226,39 @@ static inline qf q_scales(const uint8_t *p)
 static inline void q_store(float *p, qf v)
 {
     _mm512_storeu_ps(p, v);
+}
+
+/* sum[i] += v[i] in units of 2^-30, plus the bits of WK_UNIT64. */
+static inline void q_add_units(int64_t *sum, qf v)
+{
+    const __m512d unit = _mm512_set1_pd(WK_UNIT64);
+    __m512d lo = _mm512_add_pd(_mm512_cvtps_pd(_mm512_castps512_ps256(v)), unit);
+    __m512d hi = _mm512_add_pd(_mm512_cvtps_pd(_mm512_extractf32x8_ps(v, 1)), unit);
+    _mm512_storeu_si512(sum, _mm512_add_epi64(_mm512_loadu_si512(sum), _mm512_castpd_si512(lo)));
+    _mm512_storeu_si512(sum + 8,
+                        _mm512_add_epi64(_mm512_loadu_si512(sum + 8), _mm512_castpd_si512(hi)));
+}
+
+/* The greater of top and the bits of v without sign; and the greatest lane. */
+static inline qi q_top(qi top, qf v)
+{
+    return _mm512_max_epi32(
+        top, _mm512_and_si512(_mm512_castps_si512(v), _mm512_set1_epi32(0x7fffffff)));
+}
+
+static inline uint32_t q_greatest(qi v)
+{
+    return (uint32_t)_mm512_reduce_max_epi32(v);
+}
+
+static inline void v_add_units(int64_t *sum, v16 v)
+{
+    q_add_units(sum, v);
+}
+
+static inline uint32_t v_top(v16 v)
+{
+    return q_greatest(q_top(_mm512_setzero_si512(), v));
 }
 
 /* 4 activations (or 2 sums) to every row. */

@@ -6,7 +6,7 @@
 #include "kernels/avx512.h"
 #include "kernels/inline.h"
 
-enum { Q_MOST_ROWS = 16 };
+enum { Q_MOST_ROWS = 8 };
 
 /* log2 of the offset that the bytes in registers have. */
 WK_INLINE unsigned offset_shift(enum wk_type type)

@@ -1,13 +1,12 @@
 /*
  * The weight types: what a block is in a GGUF file and how it is packed. Private to kernels/.
  *
- * Packed, 16 rows are a tile, one lane each. A tile of a quantised type is
- *
- *     [cols / 32] runs of quants, each `run` bytes, then [cols / block columns] heads of `head`
- * bytes
- *
- * so that quants are aligned to 64 bytes. A run holds one code per column and row, in planes; a
- * group is 4 neighbouring columns of all rows, 64 bytes, byte 4 r + j for column j of row r:
+ * Packed, 16 rows are a tile, one lane each. A tile of a quantised type is one stretch per 256
+ * columns (the last may be shorter, where blocks have 32): first its runs of quants, one for every
+ * 32 columns and `run` bytes long, then the heads of its blocks, `head` bytes each. So all of it is
+ * read in one stream, and quants are aligned to 64 bytes. A run holds one code per column and row,
+ * in planes; a group is 4 neighbouring columns of all rows, 64 bytes, byte 4 r + j for column j of
+ * row r:
  *
  *     8 bits    8 x 64 bytes: group g
  *     4 bits    4 x 64 bytes: in vector v the low nibbles are group v, the high ones group v + 4
@@ -56,7 +55,10 @@ struct wk_format {
     uint8_t bits;         /* of a code */
 };
 
-enum { WK_SCALES = 2 * WK_TILE }; /* bytes of a tile's f16 scales */
+enum {
+    WK_SCALES = 2 * WK_TILE, /* bytes of a tile's f16 scales */
+    WK_STRETCH = 8,          /* runs of a stretch */
+};
 
 static const struct wk_format wk_formats[WK_TYPE_COUNT] = {
     [WK_F32] = {"F32", 4, 1, 0, 0, 0},
@@ -137,8 +139,8 @@ static inline int wk_code_value(enum wk_type type, uint8_t code)
     return wk_wide_values(type) ? wk_iq4_values[code] : code - wk_code_offset(type);
 }
 
-/* Columns [c, c + 32) of one row of a quantised type: out of a row in GGUF layout (kernels/pack.c
- * has its description), and out of lane `lane` of a packed tile of `cols` columns. */
+/* Columns [c, c + 32) of one row of a quantised type: out of a row in GGUF layout, and out of lane
+ * `lane` of a packed tile of `cols` columns. */
 void wk_sub_of_row(enum wk_type type, const uint8_t *row, uint32_t c, struct wk_sub *ret);
 void wk_sub_of_tile(enum wk_type type, const uint8_t *tile, uint32_t cols, unsigned lane,
                     uint32_t c, struct wk_sub *ret);
@@ -146,6 +148,41 @@ void wk_sub_of_tile(enum wk_type type, const uint8_t *tile, uint32_t cols, unsig
 static inline bool wk_quantised(enum wk_type type)
 {
     return wk_formats[type].bits != 0;
+}
+
+/* Runs that share a head. */
+static inline uint32_t wk_block_runs(enum wk_type type)
+{
+    return wk_formats[type].cols / WK_BLOCK;
+}
+
+/* Bytes of n runs of a tile with their heads; n counts whole blocks. */
+static inline size_t wk_runs_bytes(enum wk_type type, uint32_t n)
+{
+    return (size_t)n * wk_formats[type].run +
+           (size_t)(n / wk_block_runs(type)) * wk_formats[type].head;
+}
+
+/* Runs of a tile of so many bytes. */
+static inline uint32_t wk_tile_runs(enum wk_type type, size_t tile_bytes)
+{
+    const uint32_t block = wk_block_runs(type);
+    return (uint32_t)(tile_bytes / wk_runs_bytes(type, block)) * block;
+}
+
+/* Where run b of a tile of n runs lies, and its head. */
+static inline size_t wk_run_at(enum wk_type type, uint32_t b)
+{
+    return wk_runs_bytes(type, b / WK_STRETCH * WK_STRETCH) +
+           (size_t)(b % WK_STRETCH) * wk_formats[type].run;
+}
+
+static inline size_t wk_head_at(enum wk_type type, uint32_t b, uint32_t n)
+{
+    const uint32_t first = b / WK_STRETCH * WK_STRETCH;
+    const uint32_t here = n - first < WK_STRETCH ? n - first : WK_STRETCH;
+    return wk_runs_bytes(type, first) + (size_t)here * wk_formats[type].run +
+           (size_t)(b % WK_STRETCH / wk_block_runs(type)) * wk_formats[type].head;
 }
 
 #endif

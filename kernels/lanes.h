@@ -11,7 +11,10 @@
  *   v_min(a, b) v_max(a, b)          a < b ? a : b, a > b ? a : b: b when either is NaN
  *   v_where_less(a, b, x, y)         a < b ? x : y
  *   v_scale_exp(p, t)                p * 2^n in two halves as in wk_exp_f32, n in the low bits of t
- *   V_ACCUMULATORS                   how many v16 a loop may sum in
+ *   v_top(v)                         the greatest of the lanes' bits without sign, as an integer
+ *   v_add_units(sum, v)              adds 16 lanes, rounded to multiples of 2^-30 (ties to even),
+ * to integers in memory in that unit, plus the bits of WK_UNIT64 V_ACCUMULATORS how many v16 a loop
+ * may sum in
  *
  * Each function repeats its namesake of ref.c operation by operation; see there for the why.
  */
@@ -21,6 +24,8 @@
 #include "kernels/inline.h"
 #include "kernels/math.h"
 #include "kernels/table.h"
+
+#include <string.h>
 
 /* ------------------------------------------------------------------ exp, merging */
 
@@ -57,6 +62,24 @@ WK_INLINE float merge_max(v16 v)
         for (unsigned i = 0; i < half; i++)
             lane[i] = lane[i + half] > lane[i] ? lane[i + half] : lane[i];
     return lane[0];
+}
+
+/* ------------------------------------------------------------------ exact sums */
+
+/* sum[i] += x[i] in units of 2^-30; n a multiple of WK_TILE. False when a |x[i]| is not below 2^21.
+ */
+static bool sum_pieces(const float *x, int64_t *sum, size_t n)
+{
+    uint32_t most = 0;
+    for (size_t i = 0; i < n; i++) /* what v_add_units adds too much */
+        sum[i] = (int64_t)((uint64_t)sum[i] - wk_bits64(WK_UNIT64));
+    for (size_t i = 0; i < n; i += WK_TILE) {
+        v16 v = v_load(x + i);
+        uint32_t top = v_top(v);
+        most = top > most ? top : most;
+        v_add_units(sum + i, v);
+    }
+    return most < wk_bits(0x1p21f);
 }
 
 /* ------------------------------------------------------------------ float products */
@@ -123,19 +146,40 @@ WK_INLINE void dot_float_all(const struct wk_dot *d, enum wk_type type, float *o
         dot_float_rows(d, t, 1, type, out);
 }
 
-static void dot_f32(const struct wk_dot *d, float *out)
+/* The product, or the exact sum of the products of its pieces. */
+WK_INLINE bool dot_float_pieces(const struct wk_dot *d, enum wk_type type, float *out)
 {
-    dot_float_all(d, WK_F32, out);
+    if (d->sum == NULL) {
+        dot_float_all(d, type, out);
+        return true;
+    }
+    float piece[WK_GROUP * WK_ROWS * WK_TILE];
+    const size_t n = (size_t)d->tiles * d->n * WK_TILE;
+    bool ok = true;
+    memset(d->sum, 0, n * sizeof *d->sum);
+    struct wk_dot part = *d;
+    for (part.col = d->col; part.col < d->col + d->cols; part.col += part.cols) {
+        uint32_t left = d->col + d->cols - part.col;
+        part.cols = d->piece < left ? d->piece : left;
+        dot_float_all(&part, type, piece);
+        ok = sum_pieces(piece, d->sum, n) && ok;
+    }
+    return ok;
 }
 
-static void dot_f16(const struct wk_dot *d, float *out)
+static bool dot_f32(const struct wk_dot *d, float *out)
 {
-    dot_float_all(d, WK_F16, out);
+    return dot_float_pieces(d, WK_F32, out);
 }
 
-static void dot_bf16(const struct wk_dot *d, float *out)
+static bool dot_f16(const struct wk_dot *d, float *out)
 {
-    dot_float_all(d, WK_BF16, out);
+    return dot_float_pieces(d, WK_F16, out);
+}
+
+static bool dot_bf16(const struct wk_dot *d, float *out)
+{
+    return dot_float_pieces(d, WK_BF16, out);
 }
 
 /* ------------------------------------------------------------------ element by element */

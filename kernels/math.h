@@ -68,6 +68,10 @@ static inline double wk_from_bits64(uint64_t u)
 #define WK_LN2_LO 0x1.a39ef35793c76p-33
 #define WK_MAGIC64 0x1.8p52
 
+/* A number below 2^21 added to this in f64 is rounded to a multiple of 2^-30, ties to even, and its
+ * low bits hold it in that unit. */
+#define WK_UNIT64 0x1.8p22
+
 /* log in f64: x = 2^k m, m in [sqrt 1/2, sqrt 2); log m = 2 atanh(s), s = (m - 1)/(m + 1), |s| <
  * 0.172: s^25 is below 2^-63. Error about 1 ulp. */
 static inline double wk_log_f64(double x)

@@ -82,32 +82,20 @@ static void store(const struct product *p, const struct wk_dot *d, uint32_t row,
     }
 }
 
-/* A padding lane fails only beside real ones: its weights are 0, so only an activation that is not
- * finite can spoil it, and that spoils every row. */
-static bool sum_up(const struct product *p, struct wk_dot *d, float *out, int64_t *sum)
-{
-    size_t n = (size_t)d->tiles * d->n * WK_TILE;
-    bool ok = true;
-    memset(sum, 0, n * sizeof *sum);
-    for (d->col = 0; d->col < p->w->cols; d->col += d->cols) {
-        d->cols = min_u32(p->piece, p->w->cols - d->col);
-        p->e->table->dot[p->w->type](d, out);
-        ok = p->e->table->sum_pieces(out, sum, n) && ok;
-    }
-    return ok;
-}
-
 static void product_item(void *arg, size_t item)
 {
     struct product *p = arg;
-    float out[WK_GROUP * WK_ROWS * WK_TILE];
-    int64_t sum[WK_GROUP * WK_ROWS * WK_TILE];
+    _Alignas(WK_ALIGN) float out[WK_GROUP * WK_ROWS * WK_TILE];
+    _Alignas(WK_ALIGN) int64_t sum[WK_GROUP * WK_ROWS * WK_TILE];
     bool quantised = wk_type_quantised(p->w->type);
     uint32_t tile = (uint32_t)item * p->group, tiles = (p->w->rows + WK_TILE - 1) / WK_TILE;
     struct wk_dot d = {
         .tile_bytes = wk_tile_bytes(p->w->type, p->w->cols),
         .ldx = quantised ? p->x->cols / WK_BLOCK : p->x->cols,
         .tiles = min_u32(p->group, tiles - tile),
+        .cols = p->w->cols,
+        .piece = p->piece,
+        .sum = p->sum != NULL ? sum : NULL,
     };
     d.w = (const uint8_t *)p->w->data + tile * d.tile_bytes;
     for (uint32_t row = 0; row < p->x->n; row += d.n) {
@@ -116,13 +104,10 @@ static void product_item(void *arg, size_t item)
             d.q8 = (const struct wk_q8 *)p->x->q8 + row * d.ldx;
         else
             d.f32 = p->x->f32 + row * d.ldx;
-        if (p->sum == NULL) {
-            d.col = 0;
-            d.cols = p->w->cols;
-            p->e->table->dot[p->w->type](&d, out);
-        } else if (!sum_up(p, &d, out, sum)) {
+        /* A padding lane fails only beside real ones: its weights are 0, so only an activation that
+         * is not finite can spoil it, and that spoils every row. */
+        if (!p->e->table->dot[p->w->type](&d, out))
             atomic_store_explicit(&p->failed, true, memory_order_relaxed);
-        }
         store(p, &d, row, tile * WK_TILE, out, sum);
     }
 }

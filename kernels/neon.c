@@ -6,7 +6,7 @@
 
 #include "kernels/lanes.h"
 
-/* ------------------------------------------------------------------ activations and exact sums */
+/* ------------------------------------------------------------------ activations */
 
 /* 16 numbers to bytes (in -127..127) at q; their sum. */
 static inline int16_t store_q8(const float *x, float inverse, int8_t *q)
@@ -42,23 +42,6 @@ static void quantise(const float *x, size_t n_blocks, struct wk_q8 *out)
         out->neg_sum = -(out->sum[0] + out->sum[1]);
         out->scaled_sum = out->scale * (float)(out->sum[0] + out->sum[1]);
     }
-}
-
-static inline void add_rounded(int64_t *sum, float64x2_t v)
-{
-    vst1q_s64(sum, vaddq_s64(vld1q_s64(sum), vcvtnq_s64_f64(vmulq_n_f64(v, 0x1p30))));
-}
-
-static bool sum_pieces(const float *x, int64_t *sum, size_t n)
-{
-    uint32x4_t good = vdupq_n_u32(UINT32_MAX);
-    for (size_t i = 0; i < n; i += 4) {
-        float32x4_t v = vld1q_f32(x + i);
-        good = vandq_u32(good, vcaltq_f32(v, vdupq_n_f32(0x1p21f)));
-        add_rounded(sum + i, vcvt_f64_f32(vget_low_f32(v)));
-        add_rounded(sum + i + 2, vcvt_high_f64_f32(v));
-    }
-    return vminvq_u32(good) == UINT32_MAX;
 }
 
 /* ------------------------------------------------------------------ quantised products */
@@ -135,5 +118,4 @@ void wk_fill_neon(struct wk_table *table)
     fill_quants(table);
     table->blas_rows = 64;
     table->quantise = quantise;
-    table->sum_pieces = sum_pieces;
 }

@@ -5,6 +5,7 @@
 #define WEFT_KERNELS_NEON_H
 
 #include "kernels/formats.h"
+#include "kernels/math.h"
 #include "kernels/table.h"
 
 #include <arm_neon.h>
@@ -227,6 +228,11 @@ static inline qf q_float(qi v)
     return vcvtq_f32_s32(v);
 }
 
+static inline qi q_none(void)
+{
+    return vdupq_n_s32(0);
+}
+
 static inline qf q_zero(void)
 {
     return vdupq_n_f32(0);
@@ -260,6 +266,41 @@ static inline qf q_scales(const uint8_t *p)
 static inline void q_store(float *p, qf v)
 {
     vst1q_f32(p, v);
+}
+
+/* sum[i] += v[i] in units of 2^-30, plus the bits of WK_UNIT64. */
+static inline void add_units2(int64_t *sum, float64x2_t v)
+{
+    float64x2_t t = vaddq_f64(v, vdupq_n_f64(WK_UNIT64));
+    vst1q_s64(sum, vaddq_s64(vld1q_s64(sum), vreinterpretq_s64_f64(t)));
+}
+
+static inline void q_add_units(int64_t *sum, qf v)
+{
+    add_units2(sum, vcvt_f64_f32(vget_low_f32(v)));
+    add_units2(sum + 2, vcvt_high_f64_f32(v));
+}
+
+/* The greater of top and the bits of v without sign; and the greatest lane. */
+static inline qi q_top(qi top, qf v)
+{
+    return vmaxq_s32(top, vandq_s32(vreinterpretq_s32_f32(v), vdupq_n_s32(0x7fffffff)));
+}
+
+static inline uint32_t q_greatest(qi v)
+{
+    return (uint32_t)vmaxvq_s32(v);
+}
+
+static inline void v_add_units(int64_t *sum, v16 v)
+{
+    for (unsigned i = 0; i < 4; i++)
+        q_add_units(sum + (size_t)i * 4, v.v[i]);
+}
+
+static inline uint32_t v_top(v16 v)
+{
+    return q_greatest(q_top(q_top(q_top(q_top(vdupq_n_s32(0), v.v[0]), v.v[1]), v.v[2]), v.v[3]));
 }
 
 static inline qi q_pair_sums(qi first, qi second, const int16_t *sum)

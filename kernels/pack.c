@@ -31,7 +31,7 @@ size_t wk_tile_bytes(enum wk_type type, uint32_t cols)
     const struct wk_format *f = &wk_formats[type];
     if (!wk_quantised(type))
         return (size_t)cols * f->bytes * WK_TILE;
-    return (size_t)(cols / WK_BLOCK) * f->run + (size_t)(cols / f->cols) * f->head;
+    return wk_runs_bytes(type, cols / WK_BLOCK);
 }
 
 size_t wk_matrix_bytes(enum wk_type type, uint32_t rows, uint32_t cols)
@@ -252,8 +252,7 @@ static void planes(enum wk_type type, unsigned width[3])
 
 static uint8_t *head_of(enum wk_type type, uint8_t *tile, uint32_t cols, uint32_t c)
 {
-    const struct wk_format *f = &wk_formats[type];
-    return tile + (size_t)(cols / WK_BLOCK) * f->run + (size_t)(c / f->cols) * f->head;
+    return tile + wk_head_at(type, c / WK_BLOCK, cols / WK_BLOCK);
 }
 
 /* The head's small scales: where the first of them lies for a lane. */
@@ -335,7 +334,7 @@ void wk_sub_of_tile(enum wk_type type, const uint8_t *tile, uint32_t cols, unsig
                     uint32_t c, struct wk_sub *ret)
 {
     unsigned width[3], at = 0;
-    const uint8_t *run = tile + (size_t)(c / WK_BLOCK) * wk_formats[type].run;
+    const uint8_t *run = tile + wk_run_at(type, c / WK_BLOCK);
     get_head(type, head_of(type, (uint8_t *)(uintptr_t)tile, cols, c), lane,
              c % wk_formats[type].cols / WK_BLOCK, ret);
     planes(type, width);
@@ -365,7 +364,7 @@ static void pack_row(enum wk_type type, uint8_t *tile, unsigned lane, const uint
     unsigned width[3];
     planes(type, width);
     for (uint32_t c = 0; c < cols; c += WK_BLOCK) {
-        uint8_t *run = tile + (size_t)(c / WK_BLOCK) * f->run;
+        uint8_t *run = tile + wk_run_at(type, c / WK_BLOCK);
         struct wk_sub sub;
         if (packed_in_file(type)) {
             const uint8_t *b = row + (size_t)(c / WK_BLOCK) * f->bytes;

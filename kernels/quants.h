@@ -12,6 +12,9 @@
  *   q_iand(v, x) q_ior(a, b) q_ishl(v, n) q_ishr(v, n) q_iadd(v, x) q_ineg(v)    integers, x one
  * number q_float(qi) q_zero() q_mul(a, b) q_fma(a, b, c) q_mul1(a, x) q_fma1(a, x, c)   x one float
  *   q_scales(p) q_store(p, v)        Q_ROWS halves to floats; floats to memory
+ *   q_add_units(sum, v)              as v_add_units of lanes.h
+ *   q_none() q_top(top, v) q_greatest(v)    zeros; the greater of top and the bits of v without
+ *                                    sign; the greatest lane
  *   q_dots(type, group, x, ldx, rows, idot)
  *   q_half_dots(type, group, first, second, x, ldx, rows, idot)
  *       exact integer dots of 8 groups of code values (codes, not yet less their offset, for the
@@ -184,88 +187,139 @@ WK_INLINE struct q_head q_read_head(enum wk_type type, const uint8_t *head, unsi
 
 /* ------------------------------------------------------------------ products */
 
-/* Asks for the run and the head that a product with one row comes to after PREFETCH bytes. */
-WK_INLINE void q_prefetch(const uint8_t *run, size_t run_bytes, const uint8_t *head,
-                          size_t head_bytes)
+/* What `rows` rows have summed of a tile. */
+struct q_sums {
+    qf acc[Q_PARTS][Q_MOST_ROWS];
+    qi top; /* greatest magnitude of a piece, as bits */
+};
+
+WK_INLINE void q_begin(unsigned rows, struct q_sums *sums)
 {
-    prefetch(run, run_bytes);
-    __builtin_prefetch((const void *)((uintptr_t)head + PREFETCH * head_bytes / run_bytes));
+    WK_UNROLL
+    for (unsigned p = 0; p < Q_PARTS; p++)
+        WK_UNROLL
+    for (unsigned j = 0; j < rows; j++)
+        sums->acc[p][j] = q_zero();
 }
 
-/* `rows` rows of activations from i on with tile t. */
-WK_INLINE void q_rows(enum wk_type type, const struct wk_dot *d, uint32_t t, uint32_t i,
+/* A piece is done: its rows go to sum [rows, WK_TILE]. */
+WK_INLINE void q_end_piece(unsigned rows, struct q_sums *sums, int64_t *sum)
+{
+    WK_UNROLL
+    for (unsigned j = 0; j < rows; j++)
+        WK_UNROLL
+    for (unsigned p = 0; p < Q_PARTS; p++) {
+        sums->top = q_top(sums->top, sums->acc[p][j]);
+        q_add_units(sum + (size_t)j * WK_TILE + (size_t)p * Q_ROWS, sums->acc[p][j]);
+    }
+}
+
+/* Adds a run, number s of its block. */
+WK_INLINE void q_add_run(enum wk_type type, const uint8_t *run, const uint8_t *head, unsigned s,
+                         const struct wk_q8 *x, size_t ldx, unsigned rows, struct q_sums *sums)
+{
+    WK_UNROLL
+    for (unsigned p = 0; p < Q_PARTS; p++) {
+        struct q_head h = q_read_head(type, head, s, p);
+        qf *acc = sums->acc[p];
+        qb group[8];
+        qi idot[Q_MOST_ROWS];
+        q_unpack(type, run + (size_t)p * Q_ROWS * 4, group);
+        if (wk_half_scales(type))
+            q_half_dots(type, group, h.sc[0], h.sc[1], x, ldx, rows, idot);
+        else
+            q_dots(type, group, x, ldx, rows, idot);
+        WK_UNROLL
+        for (unsigned j = 0; j < rows; j++) {
+            const struct wk_q8 *xj = x + j * ldx;
+            acc[j] = q_fma(q_float(idot[j]), q_mul1(h.d, xj->scale), acc[j]);
+            if (type == WK_Q2_K)
+                acc[j] = q_fma(q_float(q_pair_sums(h.mn[0], h.mn[1], xj->sum)),
+                               q_mul1(h.m, -xj->scale), acc[j]);
+            else if (wk_has_min(type))
+                acc[j] = q_fma1(h.m, xj->scaled_sum, acc[j]);
+        }
+    }
+}
+
+/* `rows` rows of activations from i on with tile t, stretch by stretch; false when a piece is out
+ * of range. */
+WK_INLINE bool q_rows(enum wk_type type, const struct wk_dot *d, uint32_t t, uint32_t i,
                       unsigned rows, float *out)
 {
     const size_t run_bytes = wk_formats[type].run, head_bytes = wk_formats[type].head;
-    const uint32_t runs = wk_formats[type].cols / WK_BLOCK; /* of a block */
-    const uint8_t *run = d->w + t * d->tile_bytes;
-    const uint8_t *head =
-        run + d->tile_bytes - d->tile_bytes / (runs * run_bytes + head_bytes) * head_bytes;
-    const struct wk_q8 *x = d->q8 + i * d->ldx + d->col / WK_BLOCK;
+    const uint32_t block = wk_block_runs(type), n = wk_tile_runs(type, d->tile_bytes);
+    const uint8_t *tile = d->w + t * d->tile_bytes;
+    const struct wk_q8 *x = d->q8 + i * d->ldx;
+    const size_t at = ((size_t)t * d->n + i) * WK_TILE;
     const uint32_t end = (d->col + d->cols) / WK_BLOCK;
-    qf acc[Q_PARTS][Q_MOST_ROWS];
-    WK_UNROLL
-    for (unsigned p = 0; p < Q_PARTS; p++)
-        WK_UNROLL
-    for (unsigned j = 0; j < rows; j++)
-        acc[p][j] = q_zero();
-    run += d->col / WK_BLOCK * run_bytes;
-    for (uint32_t b = d->col / WK_BLOCK; b < end; b++, run += run_bytes, x++) {
-        const uint8_t *at = head + b / runs * head_bytes;
-        if (rows == 1)
-            q_prefetch(run, run_bytes, at, head_bytes);
-        WK_UNROLL
-        for (unsigned p = 0; p < Q_PARTS; p++) {
-            struct q_head h = q_read_head(type, at, b % runs, p);
-            qb group[8];
-            qi idot[Q_MOST_ROWS];
-            q_unpack(type, run + (size_t)p * Q_ROWS * 4, group);
-            if (wk_half_scales(type))
-                q_half_dots(type, group, h.sc[0], h.sc[1], x, d->ldx, rows, idot);
-            else
-                q_dots(type, group, x, d->ldx, rows, idot);
-            WK_UNROLL
-            for (unsigned j = 0; j < rows; j++) {
-                const struct wk_q8 *xj = x + j * d->ldx;
-                acc[p][j] = q_fma(q_float(idot[j]), q_mul1(h.d, xj->scale), acc[p][j]);
-                if (type == WK_Q2_K)
-                    acc[p][j] = q_fma(q_float(q_pair_sums(h.mn[0], h.mn[1], xj->sum)),
-                                      q_mul1(h.m, -xj->scale), acc[p][j]);
-                else if (wk_has_min(type))
-                    acc[p][j] = q_fma1(h.m, xj->scaled_sum, acc[p][j]);
+    const uint32_t piece = d->sum != NULL ? d->piece / WK_BLOCK : UINT32_MAX;
+    uint32_t b = d->col / WK_BLOCK, left = piece;
+    struct q_sums sums = {.top = q_none()};
+    if (d->sum != NULL) { /* every piece adds the bits of WK_UNIT64 */
+        const uint32_t pieces = (end - b + piece - 1) / piece;
+        for (unsigned k = 0; k < rows * WK_TILE; k++)
+            d->sum[at + k] = (int64_t)(0 - pieces * wk_bits64(WK_UNIT64));
+    }
+    q_begin(rows, &sums);
+    while (b < end) {
+        const uint32_t stretch = (b / WK_STRETCH + 1) * WK_STRETCH;
+        const uint32_t last = stretch < end ? stretch : end;
+        const uint8_t *run = tile + wk_run_at(type, b), *head = tile + wk_head_at(type, b, n);
+        for (; b < last; b++, run += run_bytes) {
+            if (rows ==
+                1) { /* all that lies PREFETCH bytes behind this run and its share of heads */
+                prefetch(run, run_bytes);
+                if (block == 1 || b % block * 64 < head_bytes)
+                    prefetch(head + b % block * 64, block == 1 ? head_bytes : 64);
+            }
+            q_add_run(type, run, head, b % block, x + b, d->ldx, rows, &sums);
+            if (block == 1)
+                head += head_bytes;
+            if (--left == 0) {
+                q_end_piece(rows, &sums, d->sum + at);
+                q_begin(rows, &sums);
+                left = piece;
             }
         }
     }
-    WK_UNROLL
-    for (unsigned j = 0; j < rows; j++)
+    if (d->sum == NULL) {
         WK_UNROLL
-    for (unsigned p = 0; p < Q_PARTS; p++)
-        q_store(out + ((size_t)t * d->n + i + j) * WK_TILE + (size_t)p * Q_ROWS, acc[p][j]);
+        for (unsigned j = 0; j < rows; j++)
+            WK_UNROLL
+        for (unsigned p = 0; p < Q_PARTS; p++)
+            q_store(out + at + (size_t)j * WK_TILE + (size_t)p * Q_ROWS, sums.acc[p][j]);
+    } else if (left != piece) {
+        q_end_piece(rows, &sums, d->sum + at); /* the last one is shorter */
+    }
+    return q_greatest(sums.top) < wk_bits(0x1p21f);
 }
 
-WK_INLINE void q_tiles(enum wk_type type, const struct wk_dot *d, float *out)
+WK_INLINE bool q_tiles(enum wk_type type, const struct wk_dot *d, float *out)
 {
+    bool ok = true;
     for (uint32_t t = 0; t < d->tiles; t++) {
         uint32_t i = 0;
         if (Q_MOST_ROWS >= 16)
             for (; d->n - i >= 16; i += 16)
-                q_rows(type, d, t, i, 16, out);
+                ok = q_rows(type, d, t, i, 16, out) && ok;
         if (Q_MOST_ROWS >= 8)
             for (; d->n - i >= 8; i += 8)
-                q_rows(type, d, t, i, 8, out);
+                ok = q_rows(type, d, t, i, 8, out) && ok;
         for (; d->n - i >= 4; i += 4)
-            q_rows(type, d, t, i, 4, out);
+            ok = q_rows(type, d, t, i, 4, out) && ok;
         for (; d->n - i >= 2; i += 2)
-            q_rows(type, d, t, i, 2, out);
+            ok = q_rows(type, d, t, i, 2, out) && ok;
         for (; i < d->n; i++)
-            q_rows(type, d, t, i, 1, out);
+            ok = q_rows(type, d, t, i, 1, out) && ok;
     }
+    return ok;
 }
 
 #define Q_DOT(name, type, kind)                          \
-    static void name(const struct wk_dot *d, float *out) \
+    static bool name(const struct wk_dot *d, float *out) \
     {                                                    \
-        q_tiles(type, d, out);                           \
+        return q_tiles(type, d, out);                    \
     }
 WK_QUANTISED_TYPES(Q_DOT)
 #undef Q_DOT

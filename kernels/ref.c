@@ -90,9 +90,7 @@ static float add_block(enum wk_type type, const struct wk_sub *w, const struct w
 
 static void dot_quantised(const struct wk_dot *d, enum wk_type type, float *out)
 {
-    const struct wk_format *f = &wk_formats[type];
-    const size_t block_bytes = (size_t)f->cols / WK_BLOCK * f->run + f->head;
-    const uint32_t all_cols = (uint32_t)(d->tile_bytes / block_bytes) * f->cols;
+    const uint32_t all_cols = wk_tile_runs(type, d->tile_bytes) * WK_BLOCK;
     for (uint32_t t = 0; t < d->tiles; t++, out += (size_t)d->n * WK_TILE) {
         memset(out, 0, (size_t)d->n * WK_TILE * sizeof *out);
         for (uint32_t c = d->col; c < d->col + d->cols; c += WK_BLOCK)
@@ -107,16 +105,8 @@ static void dot_quantised(const struct wk_dot *d, enum wk_type type, float *out)
     }
 }
 
-#define DOT(name, type, kind)                            \
-    static void name(const struct wk_dot *d, float *out) \
-    {                                                    \
-        dot_##kind(d, type, out);                        \
-    }
-WK_TYPES(DOT)
-#undef DOT
-
-/* In f64 x * 2^30 is exact; below 2^51 adding 1.5 * 2^52 rounds it to nearest even in the low bits.
- */
+/* sum[i] += x[i] in units of 2^-30, ties to even: in f64 x * 2^30 is exact, and below 2^51 adding
+ * 1.5 * 2^52 rounds it and leaves the integer in the low bits. */
 static bool sum_pieces(const float *x, int64_t *sum, size_t n)
 {
     bool ok = true;
@@ -127,6 +117,37 @@ static bool sum_pieces(const float *x, int64_t *sum, size_t n)
     }
     return ok;
 }
+
+typedef void dot_fn(const struct wk_dot *d, enum wk_type type, float *out);
+
+/* The product, or the exact sum of the products of its pieces. */
+static bool dot_pieces(const struct wk_dot *d, enum wk_type type, dot_fn *dot, float *out)
+{
+    if (d->sum == NULL) {
+        dot(d, type, out);
+        return true;
+    }
+    float piece[WK_GROUP * WK_ROWS * WK_TILE];
+    const size_t n = (size_t)d->tiles * d->n * WK_TILE;
+    bool ok = true;
+    memset(d->sum, 0, n * sizeof *d->sum);
+    struct wk_dot part = *d;
+    for (part.col = d->col; part.col < d->col + d->cols; part.col += part.cols) {
+        uint32_t left = d->col + d->cols - part.col;
+        part.cols = d->piece < left ? d->piece : left;
+        dot(&part, type, piece);
+        ok = sum_pieces(piece, d->sum, n) && ok;
+    }
+    return ok;
+}
+
+#define DOT(name, type, kind)                            \
+    static bool name(const struct wk_dot *d, float *out) \
+    {                                                    \
+        return dot_pieces(d, type, dot_##kind, out);     \
+    }
+WK_TYPES(DOT)
+#undef DOT
 
 /* ------------------------------------------------------------------ element by element */
 
@@ -236,7 +257,6 @@ void wk_fill_ref(struct wk_table *table)
         .name = "ref",
         .blas_rows = 8,
         .quantise = quantise,
-        .sum_pieces = sum_pieces,
         .square = square,
         .scale = scale,
         .swiglu = swiglu,

@@ -34,6 +34,11 @@ struct wk_dot {
     size_t ldx;
     uint32_t tiles, n;  /* 1 to WK_GROUP, 1 to WK_ROWS */
     uint32_t col, cols; /* multiples of WK_BLOCK for quantised weights */
+    /* With sum, an exact sum over pieces of `piece` columns counted from `col` (piece > 0, a
+     * multiple of WK_BLOCK for quantised weights): sum [tiles, n, WK_TILE] is set, in units of
+     * 2^-30. */
+    uint32_t piece;
+    int64_t *sum;
 };
 
 /* One KV block and up to WK_QUERIES queries of its KV head. */
@@ -54,13 +59,11 @@ struct wk_attend {
 
 struct wk_table {
     const char *name;
-    /* Products with accumulators from +0; out [tiles, n, WK_TILE]. */
-    void (*dot[WK_TYPE_COUNT])(const struct wk_dot *d, float *out);
+    /* Products with accumulators from +0; out [tiles, n, WK_TILE], not used with d->sum. False when
+     * a piece is not below 2^21 in magnitude. */
+    bool (*dot[WK_TYPE_COUNT])(const struct wk_dot *d, float *out);
     /* Blocks of WK_BLOCK activations to 8 bits. */
     void (*quantise)(const float *x, size_t n_blocks, struct wk_q8 *out);
-    /* sum[i] += x[i] in units of 2^-30; false when a |x[i]| is not below 2^21. n a multiple of 16.
-     */
-    bool (*sum_pieces)(const float *x, int64_t *sum, size_t n);
     /* Sum of squares in 16 virtual lanes. */
     float (*square)(const float *x, size_t n);
     /* y[i] = (x[i] * scale) * weight[i]; y may be x. */

@@ -61,6 +61,9 @@ FLAGS_kernels/avx512.c := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfm
 FLAGS_kernels/dotprod.c := -march=armv8.2-a+dotprod
 FLAGS_kernels/i8mm.c := -march=armv8.2-a+dotprod+i8mm
 FLAGS_kernels/avx512vnni.c := $(FLAGS_kernels/avx512.c) -mavx512vnni
+# What the same instructions reach at best, for bench_kernels.
+PEAK := $(patsubst kernels/%,tests/peak/%,$(ISA_$(ARCH))) tests/peak/generic.c tests/peak/list_$(ARCH).c
+$(foreach f,$(ISA_ALL),$(eval FLAGS_tests/peak/$(notdir $(f)) := $(FLAGS_$(f))))
 
 KERNELS := $(filter-out $(ISA_ALL) kernels/cpu_%.c,$(wildcard kernels/*.c)) $(ISA_$(ARCH)) kernels/cpu_$(ARCH).c
 BASE    := $(wildcard base/*.c)
@@ -75,7 +78,7 @@ LIB_OBJ := $(call obj,$(KERNELS) $(BASE) $(PROTO) $(PART) $(DAEMON) $(COORD)) $(
 
 TEST_SRC := $(wildcard tests/test_*.c)
 TEST_BIN := $(patsubst tests/%.c,$(B)/tests/%,$(TEST_SRC))
-TEST_LIB := $(call obj,$(filter-out $(TEST_SRC) $(wildcard tests/bench_*.c tests/fuzz_*.c tests/tool_*.c),$(wildcard tests/*.c)))
+TEST_LIB := $(call obj,$(PEAK) $(filter-out $(TEST_SRC) $(wildcard tests/bench_*.c tests/fuzz_*.c tests/tool_*.c),$(wildcard tests/*.c)))
 # A fuzzer is a program in the tree V=fuzz; elsewhere test_corpus calls them all, each under its own name.
 FUZZ_SRC := $(wildcard tests/fuzz_*.c)
 FUZZ_BIN := $(patsubst tests/%.c,$(B)/tests/%,$(FUZZ_SRC))
@@ -117,6 +120,8 @@ $(B)/tests/fuzz_%: $(B)/tests/fuzz_%.o $(TEST_LIB) $(B)/libweft.a
 $(B)/tests/test_corpus: $(OBJ_test_corpus)
 $(B)/tests/%: $(B)/tests/%.o $(TEST_LIB) $(B)/libweft.a
 	$(call say,LD,$@)$(CC) $(VFLAGS) $(LDFLAGS) $(WRAP_$(@F)) -o $@ $< $(OBJ_$(@F)) $(TEST_LIB) $(B)/libweft.a $(LIBS) $(TEST_LIBS)
+
+$(B)/tests/test_tool_model: | $(B)/tests/tool_model
 
 tests: all $(TEST_BIN) $(TOOL_BIN) ## build the tests without running them
 check: tests ## run the whole suite of this tree

@@ -159,5 +159,8 @@ struct weft_mapping {
 };
 int weft_mapping_open(const char *path, struct weft_mapping *ret, weft_err *err) WEFT_MUST_USE;
 void weft_mapping_close(struct weft_mapping *m);
+/* Says that bytes [offset, offset + size) of the file, or what of them is there, will be read soon:
+ * the system fetches them meanwhile. A hint, so it cannot fail. */
+void weft_mapping_fetch(const struct weft_mapping *m, uint64_t offset, uint64_t size);
 
 #endif

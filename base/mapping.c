@@ -69,3 +69,14 @@ void weft_mapping_close(struct weft_mapping *m)
         munmap((void *)m->data, (size_t)m->size);
     *m = (struct weft_mapping){0};
 }
+
+void weft_mapping_fetch(const struct weft_mapping *m, uint64_t offset, uint64_t size)
+{
+    const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+    if (offset >= m->size)
+        return;
+    if (size > m->size - offset)
+        size = m->size - offset;
+    const uint64_t before = offset % page; /* the system wants the start of a page */
+    (void)madvise((void *)(m->data + (offset - before)), (size_t)(size + before), MADV_WILLNEED);
+}

@@ -336,6 +336,14 @@ bool weft_utf8_valid(const char *s, size_t n, size_t *ret_offset)
     return false;
 }
 
+size_t weft_text_columns(const char *text)
+{
+    size_t n = 0;
+    for (; *text != '\0'; text++)
+        n += ((unsigned char)*text & 0xC0) != 0x80;
+    return n;
+}
+
 bool weft_code_printable(uint32_t code)
 {
     return !(code < 0x20 || (code >= 0x7F && code < 0xA0) ||       /* C0, DEL, C1 */

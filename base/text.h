@@ -39,6 +39,8 @@ size_t weft_utf8_prefix(const char *s, size_t n);
 bool weft_utf8_valid(const char *s, size_t n, size_t *ret_offset);
 /* Decodes one code point; returns its length, 0 when s does not start with a valid one. */
 size_t weft_utf8_decode(const char *s, size_t n, uint32_t *ret_code);
+/* Columns of a text on a terminal: its characters, each taken to be one wide ("±", "N,N,…"). */
+size_t weft_text_columns(const char *text);
 /* False for what could forge a line or mislead on a terminal: control characters, line and
  * paragraph separators, direction marks and the byte order mark. */
 bool weft_code_printable(uint32_t code);

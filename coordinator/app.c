@@ -90,8 +90,9 @@ static int merge_options(struct weft_app *app, weft_err *err)
         return weft_fail(err, WEFT_ECONTEXT, "context %u: %s was made for %u positions at most",
                          f->context, app->model.name, app->model.context_max);
     if (f->context == 0)
-        f->context =
-            app->model.context_max < CONTEXT_DEFAULT ? app->model.context_max : CONTEXT_DEFAULT;
+        f->context = app->context_least > CONTEXT_DEFAULT ? app->context_least : CONTEXT_DEFAULT;
+    if (f->context > app->model.context_max) /* not asked for: that was refused above */
+        f->context = app->model.context_max;
     return 0;
 }
 
@@ -256,7 +257,7 @@ void weft_app_open_cluster(struct weft_app *app, enum weft_app_depth depth, weft
     app->opened = done;
     bool private_daemon = app->opt->cluster == NULL;
     if (private_daemon) {
-        if (weft_private_daemon_start(app->opt->threads, &app->daemon_pid, address, sizeof address,
+        if (weft_private_daemon_start(app->threads, &app->daemon_pid, address, sizeof address,
                                       &why) < 0) {
             opened(app, &why);
             return;
@@ -314,14 +315,24 @@ void weft_app_close_cluster(struct weft_app *app, int code)
         app->stop(app, code);
 }
 
-void weft_app_done(struct weft_app *app)
+void weft_app_leave_cluster(struct weft_app *app)
 {
     weft_progress_close(app->progress); /* left when the output failed while shards travelled */
+    app->progress = NULL;
     if (app->daemon_pid > 0)
         weft_private_daemon_stop(app->daemon_pid);
+    app->daemon_pid = 0;
     if (app->have_plan)
         weft_plan_done(&app->plan);
+    app->have_plan = false;
     free(app->facts);
+    app->facts = NULL;
+    app->closing = false;
+}
+
+void weft_app_done(struct weft_app *app)
+{
+    weft_app_leave_cluster(app);
     if (app->have_model)
         weft_model_done(&app->model);
     weft_gguf_done(&app->gguf);

@@ -18,6 +18,9 @@ struct weft_app {
     struct weft_io *io;
     struct weft_output *out; /* stdout through a thread: a slow reader never stops heartbeats */
     bool out_tty, err_tty, colour;
+    uint32_t threads;       /* of the private daemon; 0: all cores */
+    uint32_t context_least; /* a context nobody asked for has so many positions at least, if the
+                               model was made for them */
     /* main.c: */
     int (*loop)(struct weft_app *app); /* runs until stop; returns stop's code */
     void (*stop)(struct weft_app *app, int code);
@@ -61,6 +64,9 @@ int weft_app_load_model(struct weft_app *app, const char *path, weft_err *err) W
 void weft_app_open_cluster(struct weft_app *app, enum weft_app_depth depth, weft_done_fn *opened);
 /* Releases the cluster and then stops the loop with `code`. */
 void weft_app_close_cluster(struct weft_app *app, int code);
+/* After the loop: ends the private daemon and drops the plan, so that weft_app_open_cluster may be
+ * called again. */
+void weft_app_leave_cluster(struct weft_app *app);
 void weft_app_done(struct weft_app *app);
 
 int weft_cmd_check(struct weft_app *app);
@@ -70,5 +76,6 @@ int weft_cmd_run(struct weft_app *app);
 int weft_cmd_chat(struct weft_app *app);
 int weft_cmd_inspect(struct weft_app *app);
 int weft_cmd_eval(struct weft_app *app);
+int weft_cmd_bench(struct weft_app *app);
 
 #endif

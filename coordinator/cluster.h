@@ -144,5 +144,8 @@ const int32_t *weft_session_history(const struct weft_session *s, uint32_t *ret_
 /* Nanoseconds of the last turn: from its start to the first token, and from that to the last. */
 void weft_session_times(const struct weft_session *s, uint64_t *ret_prompt_ns,
                         uint64_t *ret_answer_ns, uint32_t *ret_answer_tokens);
+/* Of the time to the first token, what passed before the daemons had agreed to the turn and the
+ * prompt was sent. */
+uint64_t weft_session_begin_ns(const struct weft_session *s);
 
 #endif

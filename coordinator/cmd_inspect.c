@@ -1,11 +1,13 @@
 /*
  * weft inspect: what a GGUF file holds, also when weft cannot run it: shape, types and sizes,
- * KV cache, tokenizer, chat template. Facts are gathered once and shown as text or as JSON.
+ * KV cache, tokenizer, chat template, and with --check whether all weights are finite. Facts are
+ * gathered once and shown as text or as JSON.
  */
 #include <stdio.h>
 #include <string.h>
 
 #include "coordinator/app.h"
+#include "coordinator/block_check.h"
 #include "coordinator/output.h"
 
 /* Bytes of an architecture's name in a key; the longest published one has 20. */
@@ -44,6 +46,8 @@ struct facts {
     struct special specials[SPECIALS];
     uint64_t template_bytes; /* 0: none */
     weft_err template_why;   /* code 0: weft understands it */
+    bool checked;
+    struct weft_block_check check;
 };
 
 /* ------------------------------------------------------------------ gathering */
@@ -195,6 +199,23 @@ static int gather(struct weft_app *app, struct facts *f, weft_err *err)
     return 0;
 }
 
+/* Reads the whole file. A model with bad blocks loads, but cannot be computed with. */
+static int check(struct weft_app *app, struct facts *f, weft_err *err)
+{
+    struct weft_progress *progress = weft_progress_open(app->err_tty, 1);
+    weft_block_check(f->map, f->g, progress, app->io, &f->check);
+    weft_progress_close(progress);
+    f->checked = true;
+    int r = weft_block_check_error(&f->check, err);
+    if (r < 0 && f->runs) {
+        f->runs = false;
+        (void)weft_fail(&f->why, WEFT_EMODEL, "weights with NaN or infinity");
+    }
+    if (r < 0)
+        weft_err_prefix(err, "%s", f->path);
+    return r;
+}
+
 /* ------------------------------------------------------------------ text */
 
 /* "1.10 billion", "3.8 million". */
@@ -296,6 +317,8 @@ static void text_facts(const struct facts *f, struct weft_str *out)
     else
         weft_str_addf(out, "chat template %llu bytes, not understood: %s\n",
                       (unsigned long long)f->template_bytes, f->template_why.text);
+    if (f->checked)
+        weft_block_check_text(&f->check, out);
     if (f->runs && f->tokenizer_runs)
         weft_str_adds(out, "runs          yes\n");
     else
@@ -364,9 +387,14 @@ static void json_facts(const struct facts *f, struct weft_str *out)
     }
     weft_str_adds(out, "}, ");
     json_tokenizer(f, out);
-    weft_str_addf(out, ", \"chat_template_bytes\": %llu, \"chat_template_runs\": %s}\n",
+    weft_str_addf(out, ", \"chat_template_bytes\": %llu, \"chat_template_runs\": %s",
                   (unsigned long long)f->template_bytes,
                   f->template_bytes > 0 && f->template_why.code == 0 ? "true" : "false");
+    if (f->checked) {
+        weft_str_adds(out, ", \"check\": ");
+        weft_block_check_json(&f->check, out);
+    }
+    weft_str_adds(out, "}\n");
 }
 
 int weft_cmd_inspect(struct weft_app *app)
@@ -375,6 +403,14 @@ int weft_cmd_inspect(struct weft_app *app)
     struct weft_str out = {0};
     weft_err err = {0};
     int r = gather(app, &f, &err);
+    if (f.g != NULL && app->opt->check) {
+        weft_err why = {0}; /* what is malformed counts more than what it holds */
+        int bad = check(app, &f, &why);
+        if (bad < 0 && r == 0) {
+            r = bad;
+            err = why;
+        }
+    }
     if (f.g != NULL && app->opt->json)
         json_facts(&f, &out);
     else if (f.g != NULL)

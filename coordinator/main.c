@@ -71,6 +71,7 @@ static int app_loop(struct weft_app *app)
     uv_signal_start(&u->sigterm, on_signal, SIGTERM);
     while (!u->stopped && uv_run(&u->loop, UV_RUN_ONCE) != 0)
         ;
+    u->stopped = false; /* weft bench comes here once for each number of threads */
     return u->code;
 }
 
@@ -183,7 +184,7 @@ static int (*const commands[WEFT_CMD_COUNT])(struct weft_app *) = {
     [WEFT_CMD_CHECK] = weft_cmd_check, [WEFT_CMD_STATUS] = weft_cmd_status,
     [WEFT_CMD_PLAN] = weft_cmd_plan,   [WEFT_CMD_RUN] = weft_cmd_run,
     [WEFT_CMD_CHAT] = weft_cmd_chat,   [WEFT_CMD_INSPECT] = weft_cmd_inspect,
-    [WEFT_CMD_EVAL] = weft_cmd_eval,
+    [WEFT_CMD_EVAL] = weft_cmd_eval,   [WEFT_CMD_BENCH] = weft_cmd_bench,
 };
 
 static int open_uv(struct weft_app_uv *u, weft_err *err)
@@ -224,6 +225,7 @@ static int run(const struct weft_options *opt)
         .loop = app_loop,
         .stop = app_stop,
         .read_line = app_read_line,
+        .threads = opt->threads,
         .uv = &u,
     };
     weft_err err = {0};

@@ -125,6 +125,33 @@ static int store_flag(const char *text, bool *place, weft_err *err)
     return weft_fail(err, WEFT_EUSAGE, "found %s, expected yes or no", quote(quoted, text));
 }
 
+static int store_list(const struct weft_option *o, const char *text, struct weft_u32_list *place,
+                      weft_err *err)
+{
+    struct weft_u32_list list = {0};
+    for (;;) {
+        const size_t size = strcspn(text, ",");
+        char number[24], quoted[WEFT_QUOTE_SIZE]; /* UINT64_MAX has 20 digits */
+        uint64_t n = 0;
+        if (list.n == WEFT_LIST_MAX)
+            return weft_fail(err, WEFT_EUSAGE, "found more than %u numbers", WEFT_LIST_MAX);
+        if (size >= sizeof number)
+            return weft_fail(err, WEFT_EUSAGE, "found %s, expected a whole number, %.0f..%.0f",
+                             weft_quote(quoted, sizeof quoted, text, size), o->min, o->max);
+        memcpy(number, text, size);
+        number[size] = '\0';
+        int r = weft_parse_u64(number, (uint64_t)o->min, (uint64_t)o->max, &n, err);
+        if (r < 0)
+            return r;
+        list.values[list.n++] = (uint32_t)n;
+        if (text[size] == '\0')
+            break;
+        text += size + 1;
+    }
+    *place = list;
+    return 0;
+}
+
 /* Reads text into the option's place; the error does not name the option yet. */
 static int store(const struct weft_option *o, const char *text, void *place, weft_err *err)
 {
@@ -155,6 +182,8 @@ static int store(const struct weft_option *o, const char *text, void *place, wef
         if (r == 0)
             *(int64_t *)place = (int64_t)n;
         return r;
+    case WEFT_OPTION_LIST:
+        return store_list(o, text, place, err);
     }
     return -WEFT_EINTERNAL;
 }
@@ -175,12 +204,36 @@ static int set(struct parse *p, enum weft_option_id id, const char *name, const 
 
 /* ------------------------------------------------------------------ options */
 
-/* An option that this command does not have. */
-static int foreign_option(struct parse *p, const struct weft_option *o, const char *name)
+/* "--name", of n characters, or (n 0) a letter: the option that this command means by it, else one
+ * that others mean, else COUNT. */
+static enum weft_option_id find_option(const struct parse *p, const char *name, size_t n,
+                                       char letter)
+{
+    int found = WEFT_OPTION_COUNT;
+    for (int i = 0; i < WEFT_OPTION_COUNT; i++) {
+        const struct weft_option *o = &weft_option_table[i];
+        if (n > 0 ? strlen(o->name) != n || strncmp(o->name, name, n) != 0 : o->letter != letter)
+            continue;
+        if ((o->commands & 1u << p->opt.command) != 0)
+            return (enum weft_option_id)i;
+        if (found == WEFT_OPTION_COUNT)
+            found = i;
+    }
+    return (enum weft_option_id)found;
+}
+
+/* An option that this command does not have; name is "--threads" or "-t". */
+static int foreign_option(struct parse *p, const char *name)
 {
     struct weft_str others = {0};
+    unsigned commands = 0;
+    for (int i = 0; i < WEFT_OPTION_COUNT; i++) {
+        const struct weft_option *o = &weft_option_table[i];
+        if (name[1] == '-' ? strcmp(o->name, name + 2) == 0 : o->letter == name[1])
+            commands |= o->commands;
+    }
     for (int i = 0; i < WEFT_CMD_COUNT; i++)
-        if ((o->commands & 1u << i) != 0)
+        if ((commands & 1u << i) != 0)
             weft_str_addf(&others, "%s%s", others.size > 0 ? ", " : "", weft_command_table[i].name);
     int r = weft_fail(p->err, WEFT_EUSAGE, "weft %s has no option %s; these have it: %s",
                       command_name(p), name, others.data != NULL ? others.data : "");
@@ -222,7 +275,7 @@ static int parse_value(struct parse *p, enum weft_option_id id, const char *name
 {
     const struct weft_option *o = &weft_option_table[id];
     if ((o->commands & 1u << p->opt.command) == 0)
-        return foreign_option(p, o, name);
+        return foreign_option(p, name);
     if (o->kind == WEFT_OPTION_FLAG && text == NULL)
         text = "yes";
     else if (text == NULL && p->next < p->argc)
@@ -237,13 +290,12 @@ static int parse_long(struct parse *p, const char *arg)
 {
     const size_t n = strcspn(arg + 2, "=");
     const char *value = arg[2 + n] == '=' ? arg + 2 + n + 1 : NULL;
-    for (int i = 0; i < WEFT_OPTION_COUNT; i++) {
-        const char *name = weft_option_table[i].name;
+    const enum weft_option_id id =
+        n > 0 ? find_option(p, arg + 2, n, '\0') : WEFT_OPTION_COUNT; /* "--=5" names nothing */
+    if (id != WEFT_OPTION_COUNT) {
         char typed[32];
-        if (strlen(name) != n || strncmp(name, arg + 2, n) != 0)
-            continue;
-        snprintf(typed, sizeof typed, "--%s", name);
-        return parse_value(p, (enum weft_option_id)i, typed, value);
+        snprintf(typed, sizeof typed, "--%s", weft_option_table[id].name);
+        return parse_value(p, id, typed, value);
     }
     char *word = strndup(arg, 2 + n);
     if (word == NULL)
@@ -257,15 +309,12 @@ static int parse_long(struct parse *p, const char *arg)
 static int parse_short(struct parse *p, const char *arg)
 {
     const char typed[] = {'-', arg[1], '\0'};
-    for (int i = 0; i < WEFT_OPTION_COUNT; i++) {
-        const struct weft_option *o = &weft_option_table[i];
-        if (o->letter != arg[1])
-            continue;
-        if (o->kind == WEFT_OPTION_FLAG && arg[2] != '\0')
-            break; /* there are no bundles of letters */
-        return parse_value(p, (enum weft_option_id)i, typed, arg[2] != '\0' ? arg + 2 : NULL);
-    }
-    return unknown_option(p, arg);
+    const enum weft_option_id id = find_option(p, NULL, 0, arg[1]);
+    /* there are no bundles of letters */
+    if (id == WEFT_OPTION_COUNT ||
+        (weft_option_table[id].kind == WEFT_OPTION_FLAG && arg[2] != '\0'))
+        return unknown_option(p, arg);
+    return parse_value(p, id, typed, arg[2] != '\0' ? arg + 2 : NULL);
 }
 
 static int parse_operand(struct parse *p, const char *arg)
@@ -339,6 +388,10 @@ static void forget_variable(struct parse *p, enum weft_option_id id)
     p->origin[id] = FROM_NOWHERE;
     if (id == WEFT_OPTION_THREADS)
         opt->threads = 0;
+    else if (id == WEFT_OPTION_BENCH_THREADS)
+        opt->thread_counts.n = 0;
+    else if (id == WEFT_OPTION_JSON)
+        opt->json = false;
     else if (id == WEFT_OPTION_PLAN)
         opt->plan = NULL;
     else if (id == WEFT_OPTION_PROMPT_FILE)
@@ -353,7 +406,9 @@ static int check_cluster(struct parse *p)
     const struct weft_options *opt = &p->opt;
     const unsigned command = 1u << opt->command;
     const bool takes_cluster = (weft_option_table[WEFT_OPTION_CLUSTER].commands & command) != 0;
-    const bool may_be_private = (weft_option_table[WEFT_OPTION_THREADS].commands & command) != 0;
+    const enum weft_option_id threads =
+        opt->command == WEFT_CMD_BENCH ? WEFT_OPTION_BENCH_THREADS : WEFT_OPTION_THREADS;
+    const bool may_be_private = (weft_option_table[threads].commands & command) != 0;
     if (!takes_cluster)
         return 0;
     if (opt->cluster == NULL && !may_be_private)
@@ -369,14 +424,14 @@ static int check_cluster(struct parse *p)
                          "--plan without -f: a plan file names devices of a cluster file");
     if (opt->cluster == NULL)
         forget_variable(p, WEFT_OPTION_PLAN);
-    if (opt->cluster != NULL && p->origin[WEFT_OPTION_THREADS] == FROM_FLAG)
+    if (opt->cluster != NULL && p->origin[threads] == FROM_FLAG)
         return weft_fail(p->err, WEFT_EUSAGE,
                          p->origin[WEFT_OPTION_CLUSTER] == FROM_FLAG
                              ? "-t with -f: a device's threads stand in its weftd.yaml"
                              : "-t with WEFT_CLUSTER: a device's threads stand in its weftd.yaml; "
                                "unset WEFT_CLUSTER to compute on this machine");
     if (opt->cluster != NULL)
-        forget_variable(p, WEFT_OPTION_THREADS);
+        forget_variable(p, threads);
     return 0;
 }
 
@@ -427,6 +482,30 @@ static int check_eval(struct parse *p)
     return r;
 }
 
+static uint32_t greatest(const struct weft_u32_list *l)
+{
+    uint32_t most = 0;
+    for (uint32_t i = 0; i < l->n; i++)
+        most = l->values[i] > most ? l->values[i] : most;
+    return most;
+}
+
+/* --json is -o json; a format that was asked for wins over the variable. */
+static int check_bench(struct parse *p)
+{
+    struct weft_options *opt = &p->opt;
+    if (greatest(&opt->prompts) == 0 && greatest(&opt->answers) == 0)
+        return weft_fail(p->err, WEFT_EUSAGE, "-p 0 and -n 0 leave nothing to measure");
+    if (opt->output != NULL)
+        forget_variable(p, WEFT_OPTION_JSON);
+    if (opt->json && opt->output != NULL && strcmp(opt->output, "json") != 0)
+        return weft_fail(p->err, WEFT_EUSAGE, "found --json and -o %s, expected one of them",
+                         opt->output);
+    if (opt->output == NULL)
+        opt->output = opt->json ? "json" : "md";
+    return 0;
+}
+
 static int check_rules(struct parse *p)
 {
     int r = check_cluster(p);
@@ -436,6 +515,8 @@ static int check_rules(struct parse *p)
         r = check_inspect(p);
     if (r == 0 && p->opt.command == WEFT_CMD_EVAL)
         r = check_eval(p);
+    if (r == 0 && p->opt.command == WEFT_CMD_BENCH)
+        r = check_bench(p);
     return r;
 }
 
@@ -445,6 +526,9 @@ int weft_options_parse(int argc, char *const *argv, const char *(*env)(const cha
     struct parse p = {.argc = argc, .argv = argv, .err = err};
     p.opt.predict = -1;
     p.opt.sampling = weft_sampling_defaults;
+    p.opt.prompts = (struct weft_u32_list){.n = 1, .values = {512}}; /* those of llama-bench */
+    p.opt.answers = (struct weft_u32_list){.n = 1, .values = {128}};
+    p.opt.repetitions = 5;
     int r = parse_command(&p);
     if (r == 0 && p.opt.command != WEFT_CMD_COUNT)
         r = parse_arguments(&p);

@@ -17,7 +17,14 @@ enum weft_command {
     WEFT_CMD_CHAT,
     WEFT_CMD_INSPECT,
     WEFT_CMD_EVAL,
+    WEFT_CMD_BENCH,
     WEFT_CMD_COUNT
+};
+
+/* "128,512": so many numbers at most behind one option. */
+#define WEFT_LIST_MAX 16
+struct weft_u32_list {
+    uint32_t n, values[WEFT_LIST_MAX];
 };
 
 struct weft_options {
@@ -44,6 +51,14 @@ struct weft_options {
     const char *ids;    /* --ids 1,300,5 */
     const char *logits; /* --logits FILE */
     const char *file;   /* --file TEXT: perplexity */
+    /* inspect */
+    bool check; /* --check */
+    /* bench */
+    struct weft_u32_list prompts;       /* -p, --n-prompt N,N,…; 0: no such test */
+    struct weft_u32_list answers;       /* -n, --n-gen N,N,…; 0: no such test */
+    struct weft_u32_list thread_counts; /* -t, --threads N,N,…; empty: all cores */
+    uint32_t repetitions;               /* -r, --repetitions N */
+    const char *output;                 /* -o, --output md|csv|json; NULL: not given */
 };
 
 /* Parses; on errors -WEFT_EUSAGE with near misses ("unknown option '--tmep', did you mean

@@ -51,26 +51,17 @@ static void format_default(char *buf, size_t n, const struct weft_option *o)
         snprintf(buf, n, "(default: %g)", *(const double *)(const void *)place);
 }
 
-/* Columns are characters, not bytes: "N,N,…". */
-static size_t columns(const char *text)
-{
-    size_t n = 0;
-    for (; *text != '\0'; text++)
-        n += ((unsigned char)*text & 0xC0) != 0x80;
-    return n;
-}
-
 /* Appends a piece with a space before it, or on a line of its own where it does not fit. */
 static size_t add_piece(const char *piece, size_t column, struct weft_str *out)
 {
     if (piece[0] == '\0')
         return column;
-    if (column + 1 + columns(piece) > LINE_WIDTH) {
+    if (column + 1 + weft_text_columns(piece) > LINE_WIDTH) {
         weft_str_addf(out, "\n%*s", OPTION_WIDTH, "");
         column = OPTION_WIDTH;
     }
     weft_str_addf(out, " %s", piece);
-    return column + 1 + columns(piece);
+    return column + 1 + weft_text_columns(piece);
 }
 
 static void add_option(const struct weft_option *o, struct weft_str *out)
@@ -80,7 +71,7 @@ static void add_option(const struct weft_option *o, struct weft_str *out)
         snprintf(letter, sizeof letter, "-%c, ", o->letter);
     snprintf(left, sizeof left, "  %s--%s%s%s", letter, o->name, o->argument != NULL ? " " : "",
              o->argument != NULL ? o->argument : "");
-    weft_str_addf(out, "%s%*s", left, (int)(OPTION_WIDTH - columns(left)), "");
+    weft_str_addf(out, "%s%*s", left, (int)(OPTION_WIDTH - weft_text_columns(left)), "");
     format_default(usual, sizeof usual, o);
     if (o->variable != NULL)
         snprintf(variable, sizeof variable, "[%s]", o->variable);

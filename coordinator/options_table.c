@@ -7,18 +7,20 @@
 #include "base/model.h"
 
 #define BIT(name) (1u << WEFT_CMD_##name)
-#define ANSWERS (BIT(RUN) | BIT(CHAT)) /* what samples */
-#define COMPUTES (ANSWERS | BIT(EVAL)) /* what needs a model loaded somewhere */
-#define PLANS (COMPUTES | BIT(PLAN))   /* what makes a plan */
+#define ANSWERS (BIT(RUN) | BIT(CHAT))              /* what samples */
+#define COMPUTES (ANSWERS | BIT(EVAL) | BIT(BENCH)) /* what needs a model loaded somewhere */
+#define PLANS (COMPUTES | BIT(PLAN))                /* what makes a plan */
 #define EVERYTHING ((1u << WEFT_CMD_COUNT) - 1)
 
 #define PLACE(field) .offset = offsetof(struct weft_options, field)
 #define GIVEN(field) .given_offset = offsetof(struct weft_options, given.field) + 1
 
-#define THREADS_MAX 64 /* of a kernel pool */
+#define THREADS_MAX 64        /* of a kernel pool */
+#define REPETITIONS_MAX 10000 /* a deviation is known long before */
 
 static const char *const kv_names[] = {"f16", "f32", NULL};
 static const char *const gemm_names[] = {"openblas", "weft", NULL};
+static const char *const output_names[] = {"md", "csv", "json", NULL};
 
 const struct weft_option weft_option_table[WEFT_OPTION_COUNT] = {
     [WEFT_OPTION_CLUSTER] = {.name = "cluster",
@@ -62,7 +64,7 @@ const struct weft_option weft_option_table[WEFT_OPTION_COUNT] = {
                              PLACE(predict),
                              .min = 0,
                              .max = WEFT_CONTEXT_MAX,
-                             .commands = COMPUTES,
+                             .commands = ANSWERS | BIT(EVAL),
                              .argument = "N",
                              .help = "tokens of an answer at most",
                              .usual = "to the context's end; eval: 0"},
@@ -73,7 +75,7 @@ const struct weft_option weft_option_table[WEFT_OPTION_COUNT] = {
                              PLACE(threads),
                              .min = 1,
                              .max = THREADS_MAX,
-                             .commands = COMPUTES,
+                             .commands = ANSWERS | BIT(EVAL),
                              .argument = "N",
                              .help = "threads of the private daemon, so not with -f",
                              .usual = "all cores"},
@@ -191,6 +193,61 @@ const struct weft_option weft_option_table[WEFT_OPTION_COUNT] = {
                                .commands = BIT(EVAL),
                                .argument = "TEXT",
                                .help = "print the perplexity of this file's text"},
+    [WEFT_OPTION_CHECK] = {.name = "check",
+                           .kind = WEFT_OPTION_FLAG,
+                           PLACE(check),
+                           .commands = BIT(INSPECT),
+                           .help = "read all tensors and name blocks that hold NaN or infinity"},
+    [WEFT_OPTION_N_PROMPT] = {.name = "n-prompt",
+                              .letter = 'p',
+                              .kind = WEFT_OPTION_LIST,
+                              PLACE(prompts),
+                              .min = 0,
+                              .max = WEFT_CONTEXT_MAX,
+                              .commands = BIT(BENCH),
+                              .argument = "N,N,…",
+                              .help = "tokens of the prompt tests; 0: no prompt test",
+                              .usual = "512"},
+    [WEFT_OPTION_N_GEN] = {.name = "n-gen",
+                           .letter = 'n',
+                           .kind = WEFT_OPTION_LIST,
+                           PLACE(answers),
+                           .min = 0,
+                           .max = WEFT_CONTEXT_MAX,
+                           .commands = BIT(BENCH),
+                           .argument = "N,N,…",
+                           .help = "tokens of the generation tests; 0: no such test",
+                           .usual = "128"},
+    [WEFT_OPTION_BENCH_THREADS] = {.name = "threads",
+                                   .letter = 't',
+                                   .variable = "WEFT_THREADS",
+                                   .kind = WEFT_OPTION_LIST,
+                                   PLACE(thread_counts),
+                                   .min = 1,
+                                   .max = THREADS_MAX,
+                                   .commands = BIT(BENCH),
+                                   .argument = "N,N,…",
+                                   .help = "threads of the private daemon, so not with -f",
+                                   .usual = "all cores"},
+    [WEFT_OPTION_REPETITIONS] = {.name = "repetitions",
+                                 .letter = 'r',
+                                 .kind = WEFT_OPTION_U32,
+                                 PLACE(repetitions),
+                                 .min = 1,
+                                 .max = REPETITIONS_MAX,
+                                 .commands = BIT(BENCH),
+                                 .argument = "N",
+                                 .help = "measure each test N times",
+                                 .usual = "5"},
+    [WEFT_OPTION_OUTPUT] = {.name = "output",
+                            .letter = 'o',
+                            .kind = WEFT_OPTION_NAME,
+                            PLACE(output),
+                            .names = output_names,
+                            .commands = BIT(BENCH),
+                            .argument = "FORMAT",
+                            .help = "md, csv or json",
+                            .usual = "md"},
     [WEFT_OPTION_JSON] = {.name = "json",
                           .variable = "WEFT_JSON",
                           .kind = WEFT_OPTION_FLAG,
@@ -251,8 +308,10 @@ const struct weft_command_info weft_command_table[WEFT_CMD_COUNT] = {
                           "FILE",
                           "show what a GGUF file holds",
                           "Prints architecture, shape, types and sizes of the tensors, bytes of "
-                          "the KV cache and the\ntokenizer, and whether weft can run the model.",
-                          {"weft inspect model.gguf", NULL}},
+                          "the KV cache and the\ntokenizer, and whether weft can run the model. "
+                          "With --check it reads the whole file and names\nblocks of "
+                          "weights that no model can be computed with.",
+                          {"weft inspect model.gguf", "weft inspect --check model.gguf", NULL}},
     [WEFT_CMD_EVAL] = {"eval",
                        NULL,
                        "compute logits, a greedy answer or a perplexity",
@@ -261,4 +320,13 @@ const struct weft_command_info weft_command_table[WEFT_CMD_COUNT] = {
                        "cluster or, without -f, a private daemon.",
                        {"weft eval -m model.gguf --ids=1,300,5 --logits=out.f32 -n 12",
                         "weft eval -f cluster.yaml --file=text.txt", NULL}},
+    [WEFT_CMD_BENCH] = {"bench",
+                        NULL,
+                        "measure how fast a model runs",
+                        "Measures prompts of N tokens (ppN: to the first token of the answer) and "
+                        "answers of N tokens from\nan empty context (tgN), each once to warm up "
+                        "and then -r times, and prints mean and standard\ndeviation in tokens per "
+                        "second. Through a cluster or, without -f, a private daemon.",
+                        {"weft bench -m model.gguf -t 1,2 -p 128 -n 32",
+                         "weft bench -f cluster.yaml -o json", NULL}},
 };

@@ -2,7 +2,8 @@
  * The tables of the command line: commands and options. options.c parses by them, options_help.c
  * makes help and completion of them; nobody else looks in here.
  *
- * Invariant: both tables are constant; each option stands once, whatever commands it belongs to.
+ * Invariant: both tables are constant; no command has two options of one name or letter. A name
+ * may stand twice when commands mean different things by it (-t 2 of run, -t 1,2 of bench).
  */
 #ifndef WEFT_COORDINATOR_OPTIONS_TABLE_H
 #define WEFT_COORDINATOR_OPTIONS_TABLE_H
@@ -18,6 +19,7 @@ enum weft_option_kind {
     WEFT_OPTION_U64,    /* any */
     WEFT_OPTION_I64,    /* within [min, max]; the default is -1 */
     WEFT_OPTION_DOUBLE, /* within [min, max] */
+    WEFT_OPTION_LIST,   /* struct weft_u32_list: "1,2", each within [min, max] */
 };
 
 enum weft_option_id {
@@ -40,6 +42,12 @@ enum weft_option_id {
     WEFT_OPTION_IDS,
     WEFT_OPTION_LOGITS,
     WEFT_OPTION_TEXT_FILE,
+    WEFT_OPTION_CHECK,
+    WEFT_OPTION_N_PROMPT,
+    WEFT_OPTION_N_GEN,
+    WEFT_OPTION_BENCH_THREADS,
+    WEFT_OPTION_REPETITIONS,
+    WEFT_OPTION_OUTPUT,
     WEFT_OPTION_JSON,
     WEFT_OPTION_HELP,
     WEFT_OPTION_VERSION,

@@ -17,8 +17,10 @@
 /* A turn is late after eight times the predicted time, but never before this: without replay of
  * lost sessions a false alarm costs a person the answer, a late one only some waiting. */
 #define LATE_FLOOR_NS ((uint64_t)10 * 1000 * 1000 * 1000)
-/* Without a prediction: a row of the largest model on the slowest board takes seconds. */
+/* Without a prediction: a row of the largest model on the slowest board takes seconds, and one of a
+ * long prompt, which shares the reading of the weights with others, up to one. */
 #define LATE_UNPREDICTED_NS ((uint64_t)120 * 1000 * 1000 * 1000)
+#define LATE_UNPREDICTED_ROW_NS ((uint64_t)1000 * 1000 * 1000)
 #define PROMPT_FRAME_TOKENS (WEFT_PAYLOAD_MAX / 4u)
 /* A stop list longer than this is refused: real models have a handful. */
 #define STOP_IDS_MAX 64u
@@ -48,7 +50,7 @@ struct weft_session {
     float *logits; /* [vocab] row being assembled; NULL until wanted */
     uint32_t logits_filled, logits_position;
     uint32_t n_answer;
-    uint64_t started_ns, first_ns, last_ns;
+    uint64_t started_ns, begun_ns, first_ns, last_ns;
     uint64_t patience_ns; /* of the watch that runs */
     struct weft_timer late;
 };
@@ -117,7 +119,7 @@ static void late(struct weft_timer *t)
 static void watch(struct weft_session *s, uint32_t rows)
 {
     struct weft_cluster *c = s->cluster;
-    uint64_t ns = LATE_UNPREDICTED_NS;
+    uint64_t ns = LATE_UNPREDICTED_NS + LATE_UNPREDICTED_ROW_NS * rows;
     if (c->predicted_token_ns > 0) {
         ns = 8 * (c->predicted_token_ns + c->predicted_row_ns * rows);
         if (ns < LATE_FLOOR_NS)
@@ -242,6 +244,7 @@ static void take_begun(struct weft_session *s, const struct device *d, const Wef
     if (s->begun_missing != 0)
         return;
     s->state = SESSION_RUNNING;
+    s->begun_ns = s->cluster->io->now_ns(s->cluster->io);
     watch(s, s->prompt_end - s->prompt_start);
     session_pump(s);
 }
@@ -497,7 +500,7 @@ int weft_session_turn(struct weft_session *s, const struct weft_turn *t, weft_er
     s->logits_filled = 0;
     s->logits_position = t->keep;
     s->n_answer = 0;
-    s->started_ns = s->first_ns = s->last_ns = c->io->now_ns(c->io);
+    s->started_ns = s->begun_ns = s->first_ns = s->last_ns = c->io->now_ns(c->io);
     s->state = SESSION_BEGINNING;
     for (uint32_t i = 0; i < c->opt.n_devices; i++)
         if (c->devices[i].used)
@@ -552,4 +555,9 @@ void weft_session_times(const struct weft_session *s, uint64_t *ret_prompt_ns,
     *ret_prompt_ns = s->first_ns - s->started_ns;
     *ret_answer_ns = s->last_ns - s->first_ns;
     *ret_answer_tokens = s->n_answer;
+}
+
+uint64_t weft_session_begin_ns(const struct weft_session *s)
+{
+    return s->begun_ns - s->started_ns;
 }

@@ -61,23 +61,15 @@ struct list {
     bool any;
 };
 
-static size_t columns_of(const char *text)
-{
-    size_t n = 0;
-    for (; *text != '\0'; text++)
-        n += ((unsigned char)*text & 0xc0) != 0x80;
-    return n;
-}
-
 static struct list list_begin(struct weft_str *out, const char *label, const char *lead)
 {
     weft_str_addf(out, "%-*s%s", LABEL_COLUMNS, label, lead);
-    return (struct list){.out = out, .column = LABEL_COLUMNS + columns_of(lead)};
+    return (struct list){.out = out, .column = LABEL_COLUMNS + weft_text_columns(lead)};
 }
 
 static void list_add(struct list *l, const char *text)
 {
-    size_t n = columns_of(text);
+    size_t n = weft_text_columns(text);
     if (l->any)
         weft_str_adds(l->out, ",");
     if (l->any && l->column + 2 + n + 1 > COLUMNS) {

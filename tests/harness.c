@@ -120,7 +120,10 @@ const char *weft_test_path(const char *relative)
 {
     static char path[4096];
     const char *root = getenv("WEFT_SOURCE_DIR");
-    snprintf(path, sizeof path, "%s/%s", root != NULL ? root : ".", relative);
+    if (relative[0] == '/')
+        snprintf(path, sizeof path, "%s", relative);
+    else
+        snprintf(path, sizeof path, "%s/%s", root != NULL ? root : ".", relative);
     return access(path, R_OK) == 0 ? path : NULL;
 }
 

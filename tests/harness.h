@@ -31,8 +31,8 @@ uint64_t weft_test_random(uint64_t *state);
 double weft_test_uniform(uint64_t *state); /* [0, 1) */
 
 /* A file below tests/, configs/ or ../shared, found from the source tree whatever the working
- * directory is (WEFT_SOURCE_DIR, set by the Makefile's tests/run). NULL when it is not there. The
- * result is static, good until the next call. */
+ * directory is (WEFT_SOURCE_DIR, set by the Makefile's tests/run); an absolute path is taken as it
+ * is. NULL when it is not there. The result is static, good until the next call. */
 const char *weft_test_path(const char *relative);
 /* The whole file, malloc'ed with a 0 behind it; NULL when it is not there. */
 uint8_t *weft_test_read(const char *relative, size_t *ret_size);

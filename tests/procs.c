@@ -56,7 +56,7 @@ static void remember(pid_t pid, bool add)
         }
 }
 
-static const char *program(const char *name)
+const char *program_path(const char *name)
 {
     static char path[4200];
     const char *build = getenv("WEFT_BUILD_DIR");
@@ -176,7 +176,7 @@ void daemon_start(struct daemon_proc *d, const char *name, const char *isa, cons
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     ck_assert(log >= 0 && null >= 0);
     char weftd[4200];
-    snprintf(weftd, sizeof weftd, "%s", program("weftd"));
+    snprintf(weftd, sizeof weftd, "%s", program_path("weftd"));
     const char *argv[] = {weftd, "-c", config, "--port-file", port_path, NULL};
     d->pid = spawn(argv, null, null, log, NULL);
     close(log);
@@ -213,7 +213,7 @@ pid_t command_start(const char *const argv[], int *ret_in, int *ret_out, char *e
     static unsigned number;
     int fds[2], in[2];
     char weft[4200];
-    snprintf(weft, sizeof weft, "%s", program("weft"));
+    snprintf(weft, sizeof weft, "%s", program_path("weft"));
     const char *all[64] = {weft};
     for (size_t i = 0; i < 62 && argv[i] != NULL; i++)
         all[i + 1] = argv[i];
@@ -234,11 +234,18 @@ pid_t command_start(const char *const argv[], int *ret_in, int *ret_out, char *e
 void command_run(struct command *c, const char *const argv[], const char *input,
                  const char *const env[])
 {
-    char weft[4200], out_path[4200], err_path[4200], in_path[4200];
-    snprintf(weft, sizeof weft, "%s", program("weft"));
+    char weft[4200];
+    snprintf(weft, sizeof weft, "%s", program_path("weft"));
     const char *all[64] = {weft};
     for (size_t i = 0; i < 62 && argv[i] != NULL; i++)
         all[i + 1] = argv[i];
+    program_run(c, all, input, env);
+}
+
+void program_run(struct command *c, const char *const argv[], const char *input,
+                 const char *const env[])
+{
+    char out_path[4200], err_path[4200], in_path[4200];
     snprintf(in_path, sizeof in_path, "%s",
              temp_file("in", input, input != NULL ? strlen(input) : 0));
     snprintf(out_path, sizeof out_path, "%s", temp_file("out", NULL, 0));
@@ -246,7 +253,7 @@ void command_run(struct command *c, const char *const argv[], const char *input,
     int in = open(in_path, O_RDONLY | O_CLOEXEC);
     int out = open(out_path, O_WRONLY | O_CLOEXEC), err = open(err_path, O_WRONLY | O_CLOEXEC);
     ck_assert(in >= 0 && out >= 0 && err >= 0);
-    pid_t pid = spawn(all, in, out, err, env);
+    pid_t pid = spawn(argv, in, out, err, env);
     close(in);
     close(out);
     close(err);

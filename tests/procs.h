@@ -37,6 +37,11 @@ struct command {
  * stdin; env is a NULL-terminated list of "NAME=VALUE" to add (may be NULL). */
 void command_run(struct command *c, const char *const argv[], const char *input,
                  const char *const env[]);
+/* The same for another program, whose path is argv[0]. */
+void program_run(struct command *c, const char *const argv[], const char *input,
+                 const char *const env[]);
+/* The path of a program of this build tree: "weft", "tests/tool_model" (static). */
+const char *program_path(const char *name);
 void command_done(struct command *c);
 /* Starts without waiting; *ret_out is a pipe with its stdout (close it), stderr goes to a file
  * whose path is put into err_path (4200 bytes). */

@@ -16,6 +16,7 @@
 #define PEERS_MAX 64 /* connections of one run */
 #define MODEL_PATH "configs/demo/weft-stories-q8_0.gguf"
 #define CONTEXT 64
+#define DELAY_MIN_NS 5000u
 #define LIMIT_NS ((uint64_t)7200 * 1000000000u)
 #define SEEDS 3000
 
@@ -617,7 +618,7 @@ static void world_open(struct world *w, uint64_t seed, double evil)
     w->noise = evil > 0;
     weft__epoch__init(&w->epoch);
     const struct sim_options so = {
-        .seed = seed, .delay_min_ns = 5000, .delay_max_ns = 20000000, .work_max_ns = 1};
+        .seed = seed, .delay_min_ns = DELAY_MIN_NS, .delay_max_ns = 20000000, .work_max_ns = 1};
     w->sim = sim_open(&so);
     for (unsigned i = 0; i < w->n; i++) {
         w->fakes[i] = (struct fake){.world = w, .index = i};
@@ -680,6 +681,19 @@ static bool deploy(struct world *w, uint64_t seed)
 static const struct weft_session_events session_events = {
     .token = on_token, .logits = on_logits, .done = on_done};
 
+/* Of a turn of honest devices: Begin and Begun, then the prompt and what comes back, each half at
+ * least the shortest way of a frame. */
+static bool times_hold(const struct world *w)
+{
+    uint64_t prompt_ns, answer_ns, begin_ns = weft_session_begin_ns(w->session);
+    uint32_t tokens;
+    weft_session_times(w->session, &prompt_ns, &answer_ns, &tokens);
+    ck_assert_uint_eq(tokens, w->max_tokens);
+    ck_assert_uint_ge(begin_ns, 2 * DELAY_MIN_NS);
+    ck_assert_uint_ge(prompt_ns, begin_ns + 2 * DELAY_MIN_NS);
+    return true;
+}
+
 static bool turn(struct world *w, bool logits, uint64_t seed)
 {
     const int32_t tokens[] = {1, 5, 6, 7};
@@ -705,7 +719,7 @@ static bool turn(struct world *w, bool logits, uint64_t seed)
         ck_assert(err.text[0] != '\0');
         return false;
     }
-    return wait_end(w, "turn", seed);
+    return wait_end(w, "turn", seed) && (w->evil > 0 || times_hold(w));
 }
 
 static bool run(struct world *w, uint64_t seed)

@@ -3,6 +3,7 @@
  * their exact text, their JSON and their exit codes; help, version and completion of the program.
  */
 #include "base/yaml.h"
+#include "tests/damaged_model.h"
 #include "tests/gguf_writer.h"
 #include "tests/harness.h"
 #include "tests/procs.h"
@@ -237,6 +238,131 @@ START_TEST(inspect_vocabulary)
 }
 END_TEST
 
+/* ---- inspect --check ---- */
+
+/* A copy of a golden model. */
+#define DAMAGED(...) \
+    damaged_model("tests/golden/llama-256-q8_0.gguf", &(struct damage){__VA_ARGS__})
+
+static void expect_words(const char *const *args, int status, const char *out, const char *err)
+{
+    struct command c;
+    command_run(&c, args, NULL, NULL);
+    ck_assert_msg(c.status == status, "exit %d, expected %d: %s", c.status, status, c.err);
+    ck_assert_msg(strstr(c.out, out) != NULL, "found '%s', expected '%s' in it", c.out, out);
+    ck_assert_str_eq(c.err, err);
+    command_done(&c);
+}
+
+START_TEST(check_good_weights)
+{
+    expect_words(ARGS("inspect", "--check", demo), 0,
+                 "\nchecked       56 tensors, 3.86 MiB: no NaN, no infinity\nruns          yes\n",
+                 "");
+    expect_json(ARGS("inspect", "--check", "--json", demo), 0,
+                ARGS("runs", "true", "check.tensors", "56", "check.bytes", "4051968",
+                     "check.bad_blocks", "0"));
+}
+END_TEST
+
+/* Rows of ffn_down [512, 256] have 16 blocks of 34 bytes: block 8 * 16 + 5. */
+START_TEST(check_bad_weights)
+{
+    char error[4500];
+    const char *path =
+        DAMAGED("blk.0.ffn_down.weight", .offset = (8 * 16 + 5) * 34, .bits = 0x7e00);
+    snprintf(error, sizeof error,
+             "weft: %s: 1 block with NaN or infinity, the first is tensor blk.0.ffn_down.weight "
+             "row 8 block 5: d is NaN; download or convert the model again\n",
+             path);
+    expect_words(ARGS("inspect", "--check", path), 4,
+                 ": 1 block with NaN or infinity\n"
+                 "  blk.0.ffn_down.weight row 8 block 5: d is NaN\n"
+                 "runs          no: weights with NaN or infinity\n",
+                 error);
+    expect_json(ARGS("inspect", "--check", "--json", path), 4,
+                ARGS("runs", "false", "why_not", "weights with NaN or infinity", "check.bad_blocks",
+                     "1", "check.first_bad_blocks[0].tensor", "blk.0.ffn_down.weight",
+                     "check.first_bad_blocks[0].type", "Q8_0", "check.first_bad_blocks[0].row", "8",
+                     "check.first_bad_blocks[0].block", "5", "check.first_bad_blocks[0].field", "d",
+                     "check.first_bad_blocks[0].found", "NaN"));
+    /* Without --check nobody looks. */
+    struct command c;
+    command_run(&c, ARGS("inspect", path), NULL, NULL);
+    ck_assert_int_eq(c.status, 0);
+    ck_assert_ptr_null(strstr(c.out, "checked"));
+    command_done(&c);
+    /* An element of a float tensor; its upper half. */
+    path = DAMAGED("output_norm.weight", .offset = 17 * 4 + 2, .bits = 0xff80);
+    expect_json(ARGS("inspect", "--check", "--json", path), 4,
+                ARGS("check.first_bad_blocks[0].tensor", "output_norm.weight",
+                     "check.first_bad_blocks[0].block", "17", "check.first_bad_blocks[0].field",
+                     "value"));
+    command_run(&c, ARGS("inspect", "--check", path), NULL, NULL);
+    ck_assert_msg(strstr(c.out, "\n  output_norm.weight row 0 element 17: value is ") != NULL, "%s",
+                  c.out);
+    command_done(&c);
+}
+END_TEST
+
+/* All are counted, twenty are named. */
+START_TEST(check_many_bad_weights)
+{
+    const char *path = DAMAGED("token_embd.weight", 34, 34 * 3, 25, 0xfc00);
+    struct command c;
+    command_run(&c, ARGS("inspect", "--check", path), NULL, NULL);
+    ck_assert_int_eq(c.status, 4);
+    ck_assert_msg(strstr(c.out, ": 25 blocks with NaN or infinity\n"
+                                "  token_embd.weight row 0 block 1: d is -infinity\n"
+                                "  token_embd.weight row 0 block 4: d is -infinity\n") != NULL,
+                  "%s", c.out);
+    /* number 20 is block 1 + 19 * 3 of rows of 8 */
+    ck_assert_msg(strstr(c.out, "  token_embd.weight row 7 block 2: d is -infinity\n"
+                                "  and 5 more\n") != NULL,
+                  "%s", c.out);
+    command_done(&c);
+    expect_json(ARGS("inspect", "--check", "--json", path), 4,
+                ARGS("check.bad_blocks", "25", "check.first_bad_blocks[19].row", "7"));
+}
+END_TEST
+
+START_TEST(check_unknown_weights)
+{
+    struct gguf_writer w;
+    gguf_writer_llama(&w, &(struct gguf_writer_llama){0});
+    gguf_writer_tensor(&w, "blk.0.extra.weight", WEFT_IQ2_XXS, 256, 2);
+    gguf_writer_tensor(&w, "blk.1.extra.weight", WEFT_IQ2_XXS, 256, 2);
+    gguf_writer_tensor(&w, "blk.1.other.weight", WEFT_I32, 4, 0);
+    expect_words(ARGS("inspect", "--check", save(&w)), 0,
+                 "no NaN, no infinity\n"
+                 "not checked   2 tensors of type IQ2_XXS\n"
+                 "not checked   1 tensor of type I32\n",
+                 "");
+    gguf_writer_llama(&w, &(struct gguf_writer_llama){0});
+    gguf_writer_tensor(&w, "blk.0.extra.weight", WEFT_IQ2_XXS, 256, 2);
+    expect_json(ARGS("inspect", "--check", "--json", save(&w)), 0,
+                ARGS("check.tensors_not_checked.IQ2_XXS", "1"));
+}
+END_TEST
+
+/* What is malformed is told first, and what it holds is looked at all the same. */
+START_TEST(check_malformed)
+{
+    struct gguf_writer w;
+    const uint32_t nan = 0x7fc00000;
+    gguf_writer_llama(&w, &(struct gguf_writer_llama){0});
+    gguf_writer_remove_tensor(&w, "blk.1.attn_q.weight");
+    memcpy(gguf_writer_find(&w, "output_norm.weight")->data, &nan, sizeof nan);
+    struct command c;
+    command_run(&c, ARGS("inspect", "--check", save(&w)), NULL, NULL);
+    ck_assert_int_eq(c.status, 4);
+    ck_assert_msg(strstr(c.out, "  output_norm.weight row 0 element 0: value is NaN\n") != NULL,
+                  "%s", c.out);
+    ck_assert_msg(strstr(c.err, "blk.1.attn_q.weight") != NULL, "%s", c.err);
+    command_done(&c);
+}
+END_TEST
+
 START_TEST(inspect_broken)
 {
     size_t size;
@@ -307,6 +433,11 @@ int main(void)
     tcase_add_test(t, inspect_what_cannot_run);
     tcase_add_test(t, inspect_vocabulary);
     tcase_add_test(t, inspect_broken);
+    tcase_add_test(t, check_good_weights);
+    tcase_add_test(t, check_bad_weights);
+    tcase_add_test(t, check_many_bad_weights);
+    tcase_add_test(t, check_unknown_weights);
+    tcase_add_test(t, check_malformed);
     tcase_add_test(t, program);
     suite_add_tcase(s, t);
     return weft_test_main(s);

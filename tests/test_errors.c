@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "tests/damaged_model.h"
 #include "tests/harness.h"
 #include "tests/procs.h"
 
@@ -337,6 +338,60 @@ START_TEST(does_not_fit)
 }
 END_TEST
 
+/* ------------------------------------------------------------------ weights */
+
+#define UNTIED "tests/golden/llama-256-q8_0.gguf"
+#define TIED "configs/demo/weft-stories-q8_0.gguf"
+
+static const struct {
+    const char *model;
+    struct damage damage;
+    const char *words;
+} hostile[] = {
+    {TIED, {"blk.0.ffn_down.weight", .bits = 0x7e00}, "local: layer 0, FFN: "},
+    {TIED, {"blk.4.ffn_gate.weight", .bits = 0x7c00}, "local: layer 4, FFN: "},
+    {TIED, {"blk.4.ffn_norm.weight", .offset = 2, .bits = 0x7fc0}, "local: layer 4, FFN: "},
+    {TIED, {"blk.2.attn_q.weight", .bits = 0x7e00}, "local: layer 2, attention: "},
+    {TIED, {"blk.1.attn_k.weight", .bits = 0xfc00}, "local: layer 1, attention: "},
+    {TIED, {"blk.5.attn_v.weight", .bits = 0x7e00}, "local: layer 5, attention: "},
+    {TIED, {"token_embd.weight", .bits = 0x7e00}, "local: logit "},
+    {UNTIED, {"output.weight", .bits = 0x7e00}, "local: logit "},
+    {UNTIED, {"output.weight", .offset = 34 * 8 * 1023, .bits = 0x7e00}, "local: logit "},
+    {UNTIED, {"output_norm.weight", .offset = 2, .bits = 0x7fc0}, "local: logit "},
+    /* every row, so that a token of the prompt has one */
+    {UNTIED,
+     {"token_embd.weight", .step = 34 * 8, .n = 1024, .bits = 0x7e00},
+     "local: layer 0, attention: "},
+};
+#define HOSTILE ((int)(sizeof hostile / sizeof hostile[0]))
+
+/* NaN or infinity in a scale ends the answer by name, with the fastest kernels and with ref. */
+START_TEST(hostile_weights)
+{
+    const char *path = damaged_model(hostile[_i].model, &hostile[_i].damage);
+    static const char *const envs[2][2] = {{NULL}, {"WEFT_ISA=ref", NULL}};
+    for (size_t k = 0; k < 2; k++) {
+        struct command c;
+        command_run(&c, (const char *[]){"run", "-m", path, "-t", "1", "-n", "4", PROMPT, NULL},
+                    NULL, envs[k]);
+        ck_assert_msg(c.status == 4, "exit %d: %s", c.status, c.err);
+        ck_assert_msg(strstr(c.err, hostile[_i].words) != NULL, "found '%s', expected '%s' in it",
+                      c.err, hostile[_i].words);
+        command_done(&c);
+    }
+}
+END_TEST
+
+/* The daemons of a cluster live on. */
+START_TEST(hostile_weights_of_a_cluster)
+{
+    const char *path = damaged_model(TIED, &(struct damage){"blk.4.ffn_up.weight", .bits = 0x7e00});
+    expect((const char *[]){"run", "-f", cluster, "-m", path, PROMPT, NULL}, 4,
+           "b: layer 4, FFN: ");
+    expect_answer();
+}
+END_TEST
+
 /* ------------------------------------------------------------------ chat */
 
 START_TEST(chat)
@@ -374,6 +429,8 @@ int main(void)
     tcase_add_test(t, bad_models);
     tcase_add_test(t, prompts);
     tcase_add_test(t, does_not_fit);
+    tcase_add_loop_test(t, hostile_weights, 0, HOSTILE);
+    tcase_add_test(t, hostile_weights_of_a_cluster);
     tcase_add_test(t, chat);
     suite_add_tcase(s, t);
     return weft_test_main(s);

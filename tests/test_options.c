@@ -66,6 +66,15 @@ static void expect_error(const char *const *args, const char *const *env, const 
 
 /* ---- every option ---- */
 
+/* "1,2" */
+static const char *list_text(const struct weft_u32_list *l, char *buf, size_t n)
+{
+    buf[0] = '\0';
+    for (uint32_t i = 0, used = 0; i < l->n; i++)
+        used += (uint32_t)snprintf(buf + used, n - used, "%s%u", i > 0 ? "," : "", l->values[i]);
+    return buf;
+}
+
 /* The value of an option as text, read from its place. */
 static const char *place_text(const struct weft_options *opt, const struct weft_option *o,
                               char *buf, size_t n)
@@ -91,6 +100,8 @@ static const char *place_text(const struct weft_options *opt, const struct weft_
     case WEFT_OPTION_DOUBLE:
         snprintf(buf, n, "%g", *(const double *)place);
         break;
+    case WEFT_OPTION_LIST:
+        return list_text(place, buf, n);
     }
     return buf;
 }
@@ -121,6 +132,12 @@ static const struct sample samples[WEFT_OPTION_COUNT] = {
     [WEFT_OPTION_IDS] = {"1,300,5", "7", {"eval", "-m", "m"}},
     [WEFT_OPTION_LOGITS] = {"out.f32", "x", {"eval", "-m", "m", "--ids", "1"}},
     [WEFT_OPTION_TEXT_FILE] = {"text", "x", {"eval", "-m", "m"}},
+    [WEFT_OPTION_CHECK] = {"yes", "no", {"inspect", "m"}},
+    [WEFT_OPTION_N_PROMPT] = {"128,512", "0", {"bench", "-m", "m"}},
+    [WEFT_OPTION_N_GEN] = {"0", "1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16", {"bench", "-m", "m"}},
+    [WEFT_OPTION_BENCH_THREADS] = {"1,2", "64", {"bench", "-m", "m"}},
+    [WEFT_OPTION_REPETITIONS] = {"1", "10000", {"bench", "-m", "m"}},
+    [WEFT_OPTION_OUTPUT] = {"csv", "json", {"bench", "-m", "m"}},
     [WEFT_OPTION_JSON] = {"yes", "no", {"inspect", "m"}},
     [WEFT_OPTION_HELP] = {"yes", "yes", {"check"}},
     [WEFT_OPTION_VERSION] = {"yes", "yes", {"check"}},
@@ -216,7 +233,7 @@ START_TEST(every_command)
         {{"check", "-f", "c"}, WEFT_CMD_CHECK},      {{"status", "-f", "c"}, WEFT_CMD_STATUS},
         {{"plan", "-f", "c"}, WEFT_CMD_PLAN},        {{"run", "-fc", "hi"}, WEFT_CMD_RUN},
         {{"chat", "-f", "c"}, WEFT_CMD_CHAT},        {{"inspect", "m.gguf"}, WEFT_CMD_INSPECT},
-        {{"eval", "-fc", "--ids=1"}, WEFT_CMD_EVAL},
+        {{"eval", "-fc", "--ids=1"}, WEFT_CMD_EVAL}, {{"bench", "-fc"}, WEFT_CMD_BENCH},
     };
     ck_assert_uint_eq(sizeof cases / sizeof cases[0], WEFT_CMD_COUNT);
     for (size_t i = 0; i < WEFT_CMD_COUNT; i++) {
@@ -319,6 +336,7 @@ START_TEST(unknown_words)
                  "unknown option '--temperature', did you mean '--temp'?");
     expect_error(ARGS("chat", "--stop"), NULL, "unknown option '--stop', see weft chat --help");
     expect_error(ARGS("chat", "-x"), NULL, "unknown option '-x', see weft chat --help");
+    expect_error(ARGS("chat", "--=5"), NULL, "unknown option '--', see weft chat --help");
     expect_error(ARGS("check", "-hx"), NULL, "unknown option '-hx', see weft check --help");
     /* Control characters of a command line do not reach the terminal. */
     expect_error(ARGS("\x1b[31m"), NULL, "unknown command '?[31m', see weft --help");
@@ -330,16 +348,23 @@ START_TEST(foreign_options)
     expect_error(ARGS("run", "--ids", "1"), NULL,
                  "weft run has no option --ids; these have it: eval");
     expect_error(ARGS("inspect", "-m", "m"), NULL,
-                 "weft inspect has no option -m; these have it: check, plan, run, chat, eval");
+                 "weft inspect has no option -m; these have it: check, plan, run, chat, eval, "
+                 "bench");
     expect_error(ARGS("status", "--model=m"), NULL,
-                 "weft status has no option --model; these have it: check, plan, run, chat, eval");
+                 "weft status has no option --model; these have it: check, plan, run, chat, eval, "
+                 "bench");
     expect_error(ARGS("eval", "--temp", "1"), NULL,
                  "weft eval has no option --temp; these have it: run, chat");
     expect_error(ARGS("plan", "-t", "1"), NULL,
-                 "weft plan has no option -t; these have it: run, chat, eval");
+                 "weft plan has no option -t; these have it: run, chat, eval, bench");
+    expect_error(ARGS("bench", "--predict", "1"), NULL,
+                 "weft bench has no option --predict; these have it: run, chat, eval");
+    expect_error(ARGS("run", "-p", "1"), NULL, "weft run has no option -p; these have it: bench");
+    expect_error(ARGS("bench", "--check"), NULL,
+                 "weft bench has no option --check; these have it: inspect");
     expect_error(ARGS("chat", "--json"), NULL,
                  "weft chat has no option --json; these have it: check, status, plan, run, "
-                 "inspect, eval");
+                 "inspect, eval, bench");
     /* A variable that does not concern the command is ignored, good or not. */
     ck_assert_str_eq(
         parse_good(ARGS("check", "-f", "c"), ENV("WEFT_TEMP=hot", "WEFT_THREADS=0")).cluster, "c");
@@ -423,8 +448,8 @@ START_TEST(cluster_or_model)
     expect_error(ARGS("status"), NULL, "weft status needs a cluster file: -f FILE or WEFT_CLUSTER");
     expect_error(ARGS("plan", "-m", "m"), NULL,
                  "weft plan needs a cluster file: -f FILE or WEFT_CLUSTER");
-    static const char *const commands[] = {"run", "chat", "eval"};
-    for (size_t i = 0; i < 3; i++) {
+    static const char *const commands[] = {"run", "chat", "eval", "bench"};
+    for (size_t i = 0; i < 4; i++) {
         char expected[256];
         snprintf(expected, sizeof expected,
                  "weft %s needs a cluster file (-f FILE or WEFT_CLUSTER) or a model (-m FILE or "
@@ -457,6 +482,61 @@ START_TEST(threads_of_a_private_daemon)
     ck_assert_uint_eq(
         parse_good(ARGS("chat", "-m", "m", "-t4"), ENV("WEFT_CLUSTER=", "WEFT_THREADS=3")).threads,
         4);
+}
+END_TEST
+
+START_TEST(bench_rules)
+{
+    struct weft_options opt = parse_good(ARGS("bench", "-m", "m"), NULL);
+    ck_assert(opt.prompts.n == 1 && opt.prompts.values[0] == 512);
+    ck_assert(opt.answers.n == 1 && opt.answers.values[0] == 128);
+    ck_assert_uint_eq(opt.thread_counts.n, 0);
+    ck_assert_uint_eq(opt.repetitions, 5);
+    ck_assert_str_eq(opt.output, "md");
+
+    expect_error(ARGS("bench", "-m", "m", "-p", "0", "-n", "0,0"), NULL,
+                 "-p 0 and -n 0 leave nothing to measure");
+    ck_assert_uint_eq(parse_good(ARGS("bench", "-m", "m", "-p", "0"), NULL).prompts.values[0], 0);
+    static const struct {
+        const char *option, *value, *text;
+    } cases[] = {
+        {"-p", "", "found '', expected a whole number, 0..16777216"},
+        {"-p", "1,", "found '', expected a whole number, 0..16777216"},
+        {"-p", "1,x,3", "found 'x', expected a whole number, 0..16777216"},
+        {"-p", "1, 2", "found ' 2', expected a whole number, 0..16777216"},
+        {"-n", "16777217", "found 16777217, expected 0..16777216"},
+        {"-n", "1,000000000000000000000001",
+         "found '000000000000000000000001', expected a whole number, 0..16777216"},
+        {"-n", "99999999999999999999", "found 99999999999999999999, expected 0..16777216"},
+        {"-t", "1,0", "found 0, expected 1..64"},
+        {"-t", "1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17", "found more than 16 numbers"},
+        {"-r", "0", "found 0, expected 1..10000"},
+        {"-o", "jsn", "found 'jsn', expected md or csv or json, did you mean 'json'?"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char expected[256];
+        snprintf(expected, sizeof expected, "%s: %s", cases[i].option, cases[i].text);
+        expect_error(ARGS("bench", "-m", "m", cases[i].option, cases[i].value), NULL, expected);
+    }
+
+    /* --json is -o json; what was asked for wins over the variable. */
+    ck_assert_str_eq(parse_good(ARGS("bench", "-m", "m", "--json"), NULL).output, "json");
+    ck_assert_str_eq(parse_good(ARGS("bench", "-m", "m"), ENV("WEFT_JSON=1")).output, "json");
+    ck_assert_str_eq(parse_good(ARGS("bench", "-m", "m", "-o", "md"), ENV("WEFT_JSON=1")).output,
+                     "md");
+    ck_assert_str_eq(parse_good(ARGS("bench", "-m", "m", "-ojson", "--json"), NULL).output, "json");
+    expect_error(ARGS("bench", "-m", "m", "-o", "csv", "--json"), NULL,
+                 "found --json and -o csv, expected one of them");
+
+    /* Threads as with the other commands. */
+    expect_error(ARGS("bench", "-f", "c", "-t", "1,2"), NULL,
+                 "-t with -f: a device's threads stand in its weftd.yaml");
+    ck_assert_uint_eq(parse_good(ARGS("bench", "-f", "c"), ENV("WEFT_THREADS=3")).thread_counts.n,
+                      0);
+    ck_assert_uint_eq(parse_good(ARGS("bench", "-m", "m"), ENV("WEFT_THREADS=3,4")).thread_counts.n,
+                      2);
+    expect_error(ARGS("run", "-m", "m", "hi"), ENV("WEFT_THREADS=3,4"),
+                 "WEFT_THREADS: found '3,4', expected a whole number, 1..64");
 }
 END_TEST
 
@@ -563,7 +643,10 @@ START_TEST(help_of_a_command)
     ck_assert_msg(strncmp(help.data, usage, strlen(usage)) == 0, "%s", help.data);
     for (int i = 0; i < WEFT_OPTION_COUNT; i++) {
         const struct weft_option *o = &weft_option_table[i];
-        const size_t expected = (o->commands & 1u << _i) != 0;
+        size_t expected = 0; /* another option of the name may be the one of this command */
+        for (int k = 0; k < WEFT_OPTION_COUNT; k++)
+            expected += strcmp(weft_option_table[k].name, o->name) == 0 &&
+                        (weft_option_table[k].commands & 1u << _i) != 0;
         char variable[64];
         ck_assert_msg(count_introductions(help.data, o->name) == expected, "--%s in:\n%s", o->name,
                       help.data);
@@ -617,7 +700,7 @@ START_TEST(examples_parse)
 {
     for (size_t i = 0; weft_command_table[_i].examples[i] != NULL; i++) {
         /* Words as a shell makes them: quotes hold one word together, < ends the line. */
-        char text[128], *args[ARGS_MAX] = {0};
+        char text[160], *args[ARGS_MAX] = {0};
         size_t n = 0;
         snprintf(text, sizeof text, "%s", weft_command_table[_i].examples[i]);
         for (char *p = text; *p != '\0' && *p != '<';) {
@@ -684,11 +767,20 @@ START_TEST(completion_completes)
         const char *words; /* as bash splits them; the last one is completed */
         const char *expected;
     } cases[] = {
-        {"weft ch", "check chat"},     {"weft help ev", "eval"},
-        {"weft run --te", "--temp"},   {"weft run --kv f", "f16 f32"},
-        {"weft run --kv = f3", "f32"}, {"weft run --gemm = ''", "openblas weft"},
-        {"weft run --temp ''", ""},    {"weft inspect --j", "--json"},
-        {"weft inspect /nonexis", ""}, {"weft status -", "-f --cluster --json -h --help --version"},
+        {"weft ch", "check chat"},
+        {"weft help ev", "eval"},
+        {"weft run --te", "--temp"},
+        {"weft run --kv f", "f16 f32"},
+        {"weft run --kv = f3", "f32"},
+        {"weft run --gemm = ''", "openblas weft"},
+        {"weft run --temp ''", ""},
+        {"weft inspect --j", "--json"},
+        {"weft bench -o ''", "md csv json"},
+        {"weft bench --n", "--n-prompt --n-gen"},
+        {"weft bench -t ''", ""},
+        {"weft be", "bench"},
+        {"weft inspect /nonexis", ""},
+        {"weft status -", "-f --cluster --json -h --help --version"},
     };
     if (!have_bash())
         return;
@@ -744,6 +836,7 @@ int main(void)
     tcase_add_test(t, cluster_or_model);
     tcase_add_test(t, threads_of_a_private_daemon);
     tcase_add_test(t, plan_files);
+    tcase_add_test(t, bench_rules);
     tcase_add_test(t, eval_rules);
     tcase_add_test(t, token_ids);
     suite_add_tcase(s, t);

@@ -441,6 +441,9 @@ START_TEST(utf8)
     ck_assert_uint_eq(code, 0x20AC);
     ck_assert_uint_eq(weft_utf8_decode("\xF0\x9F\x98\x80", 4, &code), 4);
     ck_assert_uint_eq(code, 0x1F600);
+    ck_assert_uint_eq(weft_text_columns(""), 0);
+    ck_assert_uint_eq(weft_text_columns("1.5 ± 2"), 7);
+    ck_assert_uint_eq(weft_text_columns("N,N,…"), 5);
 }
 END_TEST
 

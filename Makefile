@@ -56,11 +56,14 @@ TEST_LIBS := -lcheck -lsubunit -lrt -lm -pthread
 ISA_x86_64 := kernels/avx2.c kernels/avx512.c kernels/avx512vnni.c
 ISA_arm64  := kernels/neon.c kernels/dotprod.c kernels/i8mm.c
 ISA_ALL    := $(ISA_x86_64) $(ISA_arm64)
-FLAGS_kernels/avx2.c   := -mavx2 -mfma -mf16c
+# gcc would compute all products of a block before it adds any, and spill: twice slower with 16 registers.
+IN_ORDER := $(if $(findstring clang,$(CC)),,-fno-tree-ter -fno-tree-reassoc)
+FLAGS_kernels/avx2.c   := -mavx2 -mfma -mf16c $(IN_ORDER)
 FLAGS_kernels/avx512.c := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c
 FLAGS_kernels/dotprod.c := -march=armv8.2-a+dotprod
 FLAGS_kernels/i8mm.c := -march=armv8.2-a+dotprod+i8mm
-FLAGS_kernels/avx512vnni.c := $(FLAGS_kernels/avx512.c) -mavx512vnni
+FLAGS_kernels/avx512vnni.c := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx2 -mfma -mf16c
+FLAGS_kernels/avx512.c += $(IN_ORDER)
 # What the same instructions reach at best, for bench_kernels.
 PEAK := $(patsubst kernels/%,tests/peak/%,$(ISA_$(ARCH))) tests/peak/generic.c tests/peak/list_$(ARCH).c
 $(foreach f,$(ISA_ALL),$(eval FLAGS_tests/peak/$(notdir $(f)) := $(FLAGS_$(f))))

@@ -50,7 +50,7 @@ static void quantise(const float *x, size_t n_blocks, struct wk_q8 *out)
 
 /* ------------------------------------------------------------------ quantised products */
 
-enum { Q_MOST_ROWS = 4 };
+enum { Q_MOST_ROWS = 8 };
 
 /* Groups of codes of so many bits whose products fit in 16 bits together: 2 * (2^bits - 1) * 127
  * times the groups is at most 30480 for 8 groups of 4 bits, 31496 for 4 of 5, 32004 for 2 of 6. */

@@ -140,7 +140,7 @@ static inline v16 v_scale_exp(v16 p, v16 t)
 typedef uint8x16_t qb;
 typedef int32x4_t qi;
 typedef float32x4_t qf;
-enum { Q_ROWS = 4, Q_MOST_ROWS = 4 };
+enum { Q_ROWS = 4, Q_MOST_ROWS = 8 };
 
 static inline qb q_load(const uint8_t *p)
 {

@@ -21,7 +21,7 @@
  *       small types; signed bytes for the wide ones) with rows x[j * ldx]: the first plainly, the
  *       second the sum of first * (dot of groups 0-3) + second * (dot of groups 4-7)
  *   q_pair_sums(first, second, sum)  first * sum[0] + second * sum[1]
- *   Q_MOST_ROWS                      rows of activations that share an unpacked block: 4, 8, 16
+ *   Q_MOST_ROWS                      rows of activations that share an unpacked block: 4 or 8
  *
  * `type` and `rows` are constants everywhere, so that each instance is straight code. The order of
  * floating-point operations is that of add_block in ref.c.
@@ -187,44 +187,45 @@ WK_INLINE struct q_head q_read_head(enum wk_type type, const uint8_t *head, unsi
 
 /* ------------------------------------------------------------------ products */
 
-/* What `rows` rows have summed of a tile. */
+/* What some rows of activations have summed of some parts of a tile. */
 struct q_sums {
     qf acc[Q_PARTS][Q_MOST_ROWS];
     qi top; /* greatest magnitude of a piece, as bits */
 };
 
-WK_INLINE void q_begin(unsigned rows, struct q_sums *sums)
+WK_INLINE void q_begin(unsigned parts, unsigned rows, struct q_sums *sums)
 {
     WK_UNROLL
-    for (unsigned p = 0; p < Q_PARTS; p++)
+    for (unsigned p = 0; p < parts; p++)
         WK_UNROLL
     for (unsigned j = 0; j < rows; j++)
         sums->acc[p][j] = q_zero();
 }
 
-/* A piece is done: its rows go to sum [rows, WK_TILE]. */
-WK_INLINE void q_end_piece(unsigned rows, struct q_sums *sums, int64_t *sum)
+/* A piece is done: its rows go to sum [rows, WK_TILE], which begins at the first part. */
+WK_INLINE void q_end_piece(unsigned parts, unsigned rows, struct q_sums *sums, int64_t *sum)
 {
     WK_UNROLL
     for (unsigned j = 0; j < rows; j++)
         WK_UNROLL
-    for (unsigned p = 0; p < Q_PARTS; p++) {
+    for (unsigned p = 0; p < parts; p++) {
         sums->top = q_top(sums->top, sums->acc[p][j]);
         q_add_units(sum + (size_t)j * WK_TILE + (size_t)p * Q_ROWS, sums->acc[p][j]);
     }
 }
 
-/* Adds a run, number s of its block. */
+/* Adds a run, number s of its block, to `parts` parts from `part` on. */
 WK_INLINE void q_add_run(enum wk_type type, const uint8_t *run, const uint8_t *head, unsigned s,
-                         const struct wk_q8 *x, size_t ldx, unsigned rows, struct q_sums *sums)
+                         unsigned part, unsigned parts, const struct wk_q8 *x, size_t ldx,
+                         unsigned rows, struct q_sums *sums)
 {
     WK_UNROLL
-    for (unsigned p = 0; p < Q_PARTS; p++) {
-        struct q_head h = q_read_head(type, head, s, p);
+    for (unsigned p = 0; p < parts; p++) {
+        struct q_head h = q_read_head(type, head, s, part + p);
         qf *acc = sums->acc[p];
         qb group[8];
         qi idot[Q_MOST_ROWS];
-        q_unpack(type, run + (size_t)p * Q_ROWS * 4, group);
+        q_unpack(type, run + (size_t)(part + p) * Q_ROWS * 4, group);
         if (wk_half_scales(type))
             q_half_dots(type, group, h.sc[0], h.sc[1], x, ldx, rows, idot);
         else
@@ -242,26 +243,27 @@ WK_INLINE void q_add_run(enum wk_type type, const uint8_t *run, const uint8_t *h
     }
 }
 
-/* `rows` rows of activations from i on with tile t, stretch by stretch; false when a piece is out
- * of range. */
-WK_INLINE bool q_rows(enum wk_type type, const struct wk_dot *d, uint32_t t, uint32_t i,
-                      unsigned rows, float *out)
+/* `rows` rows of activations from i on with `parts` parts of tile t, stretch by stretch; false when
+ * a piece is out of range. */
+WK_INLINE bool q_parts(enum wk_type type, const struct wk_dot *d, uint32_t t, uint32_t i,
+                       unsigned part, unsigned parts, unsigned rows, float *out)
 {
     const size_t run_bytes = wk_formats[type].run, head_bytes = wk_formats[type].head;
     const uint32_t block = wk_block_runs(type), n = wk_tile_runs(type, d->tile_bytes);
     const uint8_t *tile = d->w + t * d->tile_bytes;
     const struct wk_q8 *x = d->q8 + i * d->ldx;
-    const size_t at = ((size_t)t * d->n + i) * WK_TILE;
+    const size_t at = ((size_t)t * d->n + i) * WK_TILE + (size_t)part * Q_ROWS;
     const uint32_t end = (d->col + d->cols) / WK_BLOCK;
     const uint32_t piece = d->sum != NULL ? d->piece / WK_BLOCK : UINT32_MAX;
     uint32_t b = d->col / WK_BLOCK, left = piece;
     struct q_sums sums = {.top = q_none()};
     if (d->sum != NULL) { /* every piece adds the bits of WK_UNIT64 */
         const uint32_t pieces = (end - b + piece - 1) / piece;
-        for (unsigned k = 0; k < rows * WK_TILE; k++)
-            d->sum[at + k] = (int64_t)(0 - pieces * wk_bits64(WK_UNIT64));
+        for (unsigned j = 0; j < rows; j++)
+            for (unsigned k = 0; k < parts * Q_ROWS; k++)
+                d->sum[at + j * WK_TILE + k] = (int64_t)(0 - pieces * wk_bits64(WK_UNIT64));
     }
-    q_begin(rows, &sums);
+    q_begin(parts, rows, &sums);
     while (b < end) {
         const uint32_t stretch = (b / WK_STRETCH + 1) * WK_STRETCH;
         const uint32_t last = stretch < end ? stretch : end;
@@ -273,12 +275,12 @@ WK_INLINE bool q_rows(enum wk_type type, const struct wk_dot *d, uint32_t t, uin
                 if (block == 1 || b % block * 64 < head_bytes)
                     prefetch(head + b % block * 64, block == 1 ? head_bytes : 64);
             }
-            q_add_run(type, run, head, b % block, x + b, d->ldx, rows, &sums);
+            q_add_run(type, run, head, b % block, part, parts, x + b, d->ldx, rows, &sums);
             if (block == 1)
                 head += head_bytes;
             if (--left == 0) {
-                q_end_piece(rows, &sums, d->sum + at);
-                q_begin(rows, &sums);
+                q_end_piece(parts, rows, &sums, d->sum + at);
+                q_begin(parts, rows, &sums);
                 left = piece;
             }
         }
@@ -287,12 +289,25 @@ WK_INLINE bool q_rows(enum wk_type type, const struct wk_dot *d, uint32_t t, uin
         WK_UNROLL
         for (unsigned j = 0; j < rows; j++)
             WK_UNROLL
-        for (unsigned p = 0; p < Q_PARTS; p++)
+        for (unsigned p = 0; p < parts; p++)
             q_store(out + at + (size_t)j * WK_TILE + (size_t)p * Q_ROWS, sums.acc[p][j]);
     } else if (left != piece) {
-        q_end_piece(rows, &sums, d->sum + at); /* the last one is shorter */
+        q_end_piece(parts, rows, &sums, d->sum + at); /* the last one is shorter */
     }
     return q_greatest(sums.top) < wk_bits(0x1p21f);
+}
+
+/* Few rows read a tile once, all of its parts; more rows part by part, so that what is unpacked and
+ * what is summed stays in registers. */
+WK_INLINE bool q_rows(enum wk_type type, const struct wk_dot *d, uint32_t t, uint32_t i,
+                      unsigned rows, float *out)
+{
+    bool ok = true;
+    if (rows < 4)
+        return q_parts(type, d, t, i, 0, Q_PARTS, rows, out);
+    for (unsigned part = 0; part < Q_PARTS; part++)
+        ok = q_parts(type, d, t, i, part, 1, rows, out) && ok;
+    return ok;
 }
 
 WK_INLINE bool q_tiles(enum wk_type type, const struct wk_dot *d, float *out)
@@ -300,9 +315,6 @@ WK_INLINE bool q_tiles(enum wk_type type, const struct wk_dot *d, float *out)
     bool ok = true;
     for (uint32_t t = 0; t < d->tiles; t++) {
         uint32_t i = 0;
-        if (Q_MOST_ROWS >= 16)
-            for (; d->n - i >= 16; i += 16)
-                ok = q_rows(type, d, t, i, 16, out) && ok;
         if (Q_MOST_ROWS >= 8)
             for (; d->n - i >= 8; i += 8)
                 ok = q_rows(type, d, t, i, 8, out) && ok;

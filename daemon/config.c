@@ -72,6 +72,15 @@ int weft_config_set_threads(struct weft_config *c, const char *text, weft_err *e
     return 0;
 }
 
+int weft_config_set_pin(struct weft_config *c, const char *text, weft_err *err)
+{
+    const bool pin = strcmp(text, "true") == 0;
+    if (!pin && strcmp(text, "false") != 0)
+        return weft_fail(err, WEFT_ECONFIG, "found '%.64s', expected true or false", text);
+    c->pin = pin;
+    return 0;
+}
+
 int weft_config_set_memory(struct weft_config *c, const char *text, weft_err *err)
 {
     uint64_t bytes;
@@ -130,6 +139,11 @@ static int read_threads(struct weft_yaml_doc *doc, const struct weft_yaml_node *
     return read_with(doc, node, place, weft_config_set_threads);
 }
 
+static int read_pin(struct weft_yaml_doc *doc, const struct weft_yaml_node *node, void *place)
+{
+    return read_with(doc, node, place, weft_config_set_pin);
+}
+
 static int read_memory(struct weft_yaml_doc *doc, const struct weft_yaml_node *node, void *place)
 {
     return read_with(doc, node, place, weft_config_set_memory);
@@ -154,6 +168,7 @@ static const struct weft_yaml_field fields[] = {
     CUSTOM("name", read_name),
     CUSTOM("listen", read_listen),
     CUSTOM("threads", read_threads),
+    CUSTOM("pin", read_pin),
     CUSTOM("memory", read_memory),
     {.key = "reserve",
      .kind = WEFT_YAML_SIZE,

@@ -20,6 +20,7 @@ struct weft_config {
     char name[WEFT_NAME_MAX + 1];      /* "": auto, the host's name */
     char listen[WEFT_CONFIG_PATH_MAX]; /* normalised by weft_address_parse */
     uint32_t threads;                  /* 0: all */
+    bool pin;                          /* the threads to CPUs */
     uint64_t memory_bytes;             /* UINT64_MAX: all */
     uint64_t reserve_bytes;            /* kept free for the system */
     const char *isa;                   /* NULL: auto */
@@ -41,6 +42,7 @@ int weft_config_parse(const char *name, const char *text, size_t size, struct we
 int weft_config_set_name(struct weft_config *c, const char *text, weft_err *err) WEFT_MUST_USE;
 int weft_config_set_listen(struct weft_config *c, const char *text, weft_err *err) WEFT_MUST_USE;
 int weft_config_set_threads(struct weft_config *c, const char *text, weft_err *err) WEFT_MUST_USE;
+int weft_config_set_pin(struct weft_config *c, const char *text, weft_err *err) WEFT_MUST_USE;
 int weft_config_set_memory(struct weft_config *c, const char *text, weft_err *err) WEFT_MUST_USE;
 
 #endif

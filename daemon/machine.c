@@ -286,6 +286,56 @@ static uint32_t read_cores(const char *root, char *text)
     return cores;
 }
 
+struct cpu {
+    int number;
+    bool second; /* thread of its core */
+    uint64_t speed;
+};
+
+static struct cpu read_cpu(const char *root, int index)
+{
+    struct cpu cpu = {.number = index};
+    char dir[64], text[64];
+    uint64_t first;
+    snprintf(dir, sizeof dir, "/sys/devices/system/cpu/cpu%d", index);
+    if (!read_text(text, sizeof text, root, dir, "/cpu_capacity") ||
+        !number(text, &cpu.speed, NULL))
+        if (read_text(text, sizeof text, root, dir, "/cpufreq/cpuinfo_max_freq"))
+            (void)number(text, &cpu.speed, NULL);
+    /* "0,4" or "0-1": the threads of its core */
+    if (read_text(text, sizeof text, root, dir, "/topology/thread_siblings_list") &&
+        number(text, &first, NULL))
+        cpu.second = first != (uint64_t)index;
+    return cpu;
+}
+
+static int best_first(const void *a, const void *b)
+{
+    const struct cpu *x = a, *y = b;
+    if (x->second != y->second)
+        return x->second ? 1 : -1;
+    if (x->speed != y->speed)
+        return x->speed < y->speed ? 1 : -1;
+    return (x->number > y->number) - (x->number < y->number);
+}
+
+size_t weft_machine_cpus(const char *root, int *ret, size_t n)
+{
+    struct cpu cpus[CPU_SETSIZE];
+    size_t found = 0;
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) != 0)
+        return 0;
+    for (int i = 0; i < CPU_SETSIZE; i++)
+        if (CPU_ISSET(i, &set))
+            cpus[found++] = read_cpu(root, i);
+    qsort(cpus, found, sizeof cpus[0], best_first);
+    found = found < n ? found : n;
+    for (size_t i = 0; i < found; i++)
+        ret[i] = cpus[i].number;
+    return found;
+}
+
 void weft_machine_read(const char *root, struct weft_machine *ret)
 {
     memset(ret, 0, sizeof *ret);

@@ -26,6 +26,10 @@ struct weft_memory {
 };
 
 void weft_machine_read(const char *root, struct weft_machine *ret);
+/* The CPUs this process may run on, best first: one thread of each core before the second ones,
+ * fast cores before slow ones (by capacity, or highest frequency), then by number. At most n;
+ * returns how many. */
+size_t weft_machine_cpus(const char *root, int *ret, size_t n);
 /* False when /proc/meminfo cannot be read; then all are 0. */
 bool weft_memory_read(const char *root, struct weft_memory *ret);
 /* The hottest thermal zone; false without any. */

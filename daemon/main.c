@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -31,13 +32,15 @@ struct app {
     struct weft_config config;
     const char *config_path; /* NULL: defaults alone */
     const char *port_file;
-    bool check, private;
+    bool check, private, pin;
     const char *set_name, *set_listen, *set_threads, *set_memory; /* the command line wins */
     struct weft_machine machine;
     char name[WEFT_NAME_MAX + 1];
     char state_dir[WEFT_CONFIG_PATH_MAX];
     struct wk_engine engine;
-    _Atomic uint64_t memory_cap; /* the probe reads it on the compute thread */
+    int cpus[WEFT_CONFIG_THREADS_MAX]; /* pinned: of each thread of the pool */
+    cpu_set_t allowed;                 /* pinned: before anything was */
+    _Atomic uint64_t memory_cap;       /* the probe reads it on the compute thread */
     uv_loop_t loop;
     struct weft_io_uv *uv;
     struct weft_node *node;
@@ -165,6 +168,7 @@ static void on_reload(uv_signal_t *handle, int signum)
         needs_restart("name", strcmp(c.name, old->name) != 0);
         needs_restart("listen", strcmp(c.listen, old->listen) != 0);
         needs_restart("threads", c.threads != old->threads);
+        needs_restart("pin", c.pin != old->pin);
         needs_restart("isa", c.isa != old->isa);
         needs_restart("state_dir",
                       c.state_auto != old->state_auto || strcmp(c.state_dir, old->state_dir) != 0);
@@ -244,9 +248,43 @@ static void choose_name(struct app *a)
             *c = '-';
 }
 
+/* As many CPUs as threads, from the beginning again when there are not enough. */
+static int choose_cpus(struct app *a, uint32_t threads, weft_err *err)
+{
+    size_t n = weft_machine_cpus(WEFT_MACHINE_ROOT, a->cpus, WEFT_CONFIG_THREADS_MAX);
+    if (n == 0 || sched_getaffinity(0, sizeof a->allowed, &a->allowed) != 0)
+        return weft_fail(err, WEFT_EIO, "pin: the system does not say which CPUs there are");
+    for (size_t i = n; i < threads; i++)
+        a->cpus[i] = a->cpus[i % n];
+    return 0;
+}
+
+/* The compute thread gets the pool's first CPU from the thread that starts it; */
+static void place_compute(struct app *a)
+{
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(a->cpus[0], &set);
+    if (a->config.pin)
+        (void)sched_setaffinity(0, sizeof set, &set); /* allowed a moment ago; slower without */
+}
+
+/* the loop and what it starts then stay out of the workers' way. */
+static void place_loop(struct app *a)
+{
+    cpu_set_t set = a->allowed;
+    for (unsigned i = 1; a->config.pin && i < wk_pool_threads(a->engine.pool); i++)
+        CPU_CLR(a->cpus[i], &set);
+    CPU_SET(a->cpus[0], &set);
+    if (a->config.pin)
+        (void)sched_setaffinity(0, sizeof set, &set);
+}
+
 static int choose_engine(struct app *a, weft_err *err)
 {
     uint32_t threads = a->config.threads != 0 ? a->config.threads : a->machine.cores;
+    if (threads > WEFT_CONFIG_THREADS_MAX)
+        threads = WEFT_CONFIG_THREADS_MAX;
     a->engine.table = wk_table_select(a->config.isa);
     if (a->engine.table == NULL) {
         const struct wk_table *list[8];
@@ -261,9 +299,15 @@ static int choose_engine(struct app *a, weft_err *err)
         weft_str_done(&names);
         return r;
     }
-    a->engine.pool = wk_pool_open(threads);
+    if (a->config.pin) {
+        int r = choose_cpus(a, threads, err);
+        if (r < 0)
+            return r;
+    }
+    a->engine.pool = wk_pool_open_pinned(a->config.pin ? a->cpus : NULL, threads);
     if (a->engine.pool == NULL)
-        return weft_fail(err, WEFT_EIO, "%u threads could not be started", threads);
+        return weft_fail(err, WEFT_EIO, "%u threads could not be started%s", threads,
+                         a->config.pin ? " and pinned" : "");
     return 0;
 }
 
@@ -355,7 +399,9 @@ static int run(struct app *a, weft_err *err)
     start_signal(a, &a->sigterm, SIGTERM, on_stop);
     start_signal(a, &a->sigint, SIGINT, on_stop);
     start_signal(a, &a->sighup, SIGHUP, on_reload);
+    place_compute(a);
     r = weft_io_uv_open(&a->loop, &a->uv, err);
+    place_loop(a);
     if (r < 0) {
         wk_pool_close(a->engine.pool);
         return r;
@@ -371,6 +417,8 @@ static int run(struct app *a, weft_err *err)
         weft_log(WEFT_LOG_INFO, "listening", WEFT_STR("address", a->config.listen),
                  WEFT_U64("port", port), WEFT_STR("isa", wk_table_name(a->engine.table)),
                  WEFT_U64("threads", wk_pool_threads(a->engine.pool)),
+                 WEFT_U64("cores", a->machine.cores),
+                 WEFT_STR("pinned", a->config.pin ? "yes" : "no"),
                  WEFT_STR("version", WEFT_VERSION));
         if (!loopback(a->config.listen))
             weft_log(WEFT_LOG_WARN, "not-authenticated", WEFT_STR("address", a->config.listen),
@@ -401,6 +449,7 @@ static const char help[] =
     "      --listen ADDR    host:port, [v6]:port or ipc:///path (port 0: the system chooses)\n"
     "      --name NAME      what this machine is called\n"
     "      --threads N      threads that compute together, or all\n"
+    "      --pin            keep each of them on a CPU of its own\n"
     "      --memory SIZE    most memory for weights, KV and scratch, or all\n"
     "      --port-file FILE write the port there once it listens\n"
     "      --private        for weft run -m: a port of the system's choice on loopback, told as\n"
@@ -419,6 +468,7 @@ static int parse_args(struct app *a, int argc, char **argv, bool *ret_done)
         OPT_LISTEN = 256,
         OPT_NAME,
         OPT_THREADS,
+        OPT_PIN,
         OPT_MEMORY,
         OPT_PORT_FILE,
         OPT_PRIVATE,
@@ -430,6 +480,7 @@ static int parse_args(struct app *a, int argc, char **argv, bool *ret_done)
         {"listen", required_argument, NULL, OPT_LISTEN},
         {"name", required_argument, NULL, OPT_NAME},
         {"threads", required_argument, NULL, OPT_THREADS},
+        {"pin", no_argument, NULL, OPT_PIN},
         {"memory", required_argument, NULL, OPT_MEMORY},
         {"port-file", required_argument, NULL, OPT_PORT_FILE},
         {"private", no_argument, NULL, OPT_PRIVATE},
@@ -452,6 +503,9 @@ static int parse_args(struct app *a, int argc, char **argv, bool *ret_done)
             break;
         case OPT_THREADS:
             a->set_threads = optarg;
+            break;
+        case OPT_PIN:
+            a->pin = true;
             break;
         case OPT_MEMORY:
             a->set_memory = optarg;
@@ -519,6 +573,8 @@ static int load_config(struct app *a, struct weft_config *ret, struct weft_str *
         r = set("--name", a->set_name, ret, weft_config_set_name, err);
     if (r == 0)
         r = set("--threads", threads, ret, weft_config_set_threads, err);
+    if (r == 0)
+        r = set("--pin", a->pin ? "true" : NULL, ret, weft_config_set_pin, err);
     if (r == 0)
         r = set("--memory", a->set_memory, ret, weft_config_set_memory, err);
     return r;

@@ -53,7 +53,7 @@ enum wk_type {
 #define WK_ALIGN 64u    /* alignment of every buffer handed to kernels */
 
 struct wk_table; /* one instruction set; kernels/table.h */
-struct wk_pool;  /* worker threads; kernels/pool.h */
+struct wk_pool;  /* worker threads; kernels/pool.c */
 
 /* GEMM for many rows of F32, F16 and BF16 weights. */
 enum wk_gemm { WK_GEMM_WEFT, WK_GEMM_OPENBLAS };
@@ -75,8 +75,13 @@ size_t wk_table_list(const struct wk_table **ret, size_t n);
 /* ------------------------------------------------------------------ pool (kernels/pool.c) */
 
 /* n threads compute together: the caller and n - 1 workers, which sleep while nothing is to be done
- * (after a spin of a few µs). NULL when threads cannot be made. n is clipped to [1, 64]. */
+ * (after a spin of 20 µs). Each is given as many items as it is fast, measured as it works. NULL
+ * when threads cannot be made. n is clipped to [1, 64]. */
 struct wk_pool *wk_pool_open(unsigned n);
+/* The same with worker i, 1 to n - 1, on CPU cpus[i] and nowhere else. cpus[0] is for the caller,
+ * who stays where it is: to go there, or at least out of the workers' way, is its own affair. NULL
+ * also when a CPU does not exist or is none of this process's. */
+struct wk_pool *wk_pool_open_pinned(const int *cpus, unsigned n);
 void wk_pool_close(struct wk_pool *pool);             /* accepts NULL */
 unsigned wk_pool_threads(const struct wk_pool *pool); /* 1 for NULL */
 /* Runs fn(arg, i) for i in [0, n_items) on all threads and returns when all are done. One caller at

@@ -22,6 +22,7 @@ static void assert_equal(const struct weft_config *a, const struct weft_config *
     ck_assert_str_eq(a->name, b->name);
     ck_assert_str_eq(a->listen, b->listen);
     ck_assert_uint_eq(a->threads, b->threads);
+    ck_assert(a->pin == b->pin);
     ck_assert(a->memory_bytes == b->memory_bytes);
     ck_assert(a->reserve_bytes == b->reserve_bytes);
     ck_assert(a->isa == b->isa);
@@ -62,14 +63,15 @@ START_TEST(every_key)
 {
     struct weft_config c;
     struct weft_str report = {0};
-    int r = parse(
-        "name: pi5-a\nlisten: '[::1]:0'\nthreads: 3\nmemory: 6GiB\nreserve: 1.5MiB\nisa: ref\n"
-        "log: debug\nstate_dir: /var/lib/weft\ndrain_s: 0\n",
-        &c, &report);
+    int r = parse("name: pi5-a\nlisten: '[::1]:0'\nthreads: 3\npin: true\nmemory: 6GiB\nreserve: "
+                  "1.5MiB\nisa: ref\n"
+                  "log: debug\nstate_dir: /var/lib/weft\ndrain_s: 0\n",
+                  &c, &report);
     ck_assert_msg(r == 0, "%s", report.data);
     ck_assert_str_eq(c.name, "pi5-a");
     ck_assert_str_eq(c.listen, "[::1]:0");
     ck_assert_uint_eq(c.threads, 3);
+    ck_assert(c.pin);
     ck_assert(c.memory_bytes == (uint64_t)6 << 30);
     ck_assert(c.reserve_bytes == 3u << 19);
     ck_assert_str_eq(c.isa, "ref");
@@ -103,6 +105,9 @@ static const struct {
     {"threads: 0\n", "threads: found '0', expected 1 to 64, or all"},
     {"threads: 65\n", "threads: found '65', expected 1 to 64, or all"},
     {"threads: [1]\n", "threads: expected a single value"},
+    {"pin: maybe\n", "pin: found 'maybe', expected true or false"},
+    {"pin: [0, 1]\n", "pin: expected a single value"},
+    {"pinn: true\n", "unknown key 'pinn', did you mean 'pin'?"},
     {"name: 'a b'\n", "name: found 'a b', expected 1 to 64 letters"},
     {"name: ''\n", "name: found '', expected"},
     {"listen: 'host:99999'\n", "listen: "},

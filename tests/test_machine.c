@@ -5,6 +5,7 @@
 #include "daemon/machine.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -242,6 +243,46 @@ START_TEST(machine)
 }
 END_TEST
 
+static void put_cpu(int cpu, const char *name, const char *text)
+{
+    char path[96];
+    snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/%s", cpu, name);
+    put(path, text);
+}
+
+START_TEST(cpus_best_first)
+{
+    int cpus[CPU_SETSIZE], order[CPU_SETSIZE];
+    char text[32];
+    fresh_root();
+    const size_t n = weft_machine_cpus(root, cpus, CPU_SETSIZE); /* nothing known: by number */
+    ck_assert_uint_ge(n, 1);
+    for (size_t i = 1; i < n; i++)
+        ck_assert_int_lt(cpus[i - 1], cpus[i]);
+    ck_assert_uint_eq(weft_machine_cpus(root, order, 1), 1);
+    ck_assert_int_eq(order[0], cpus[0]);
+    if (n < 2) {
+        weft_test_skip("one CPU has no order");
+        return;
+    }
+    const int a = cpus[0], b = cpus[n - 1];
+    put_cpu(a, "cpufreq/cpuinfo_max_freq", "1400000\n");
+    put_cpu(b, "cpufreq/cpuinfo_max_freq", "2400000\n");
+    ck_assert_uint_eq(weft_machine_cpus(root, order, CPU_SETSIZE), n);
+    ck_assert_int_eq(order[0], b);
+    put_cpu(a, "cpu_capacity", "3000000\n"); /* the capacity wins over the frequency */
+    put_cpu(b, "cpu_capacity", "1024\n");
+    weft_machine_cpus(root, order, CPU_SETSIZE);
+    ck_assert_int_eq(order[0], a);
+    snprintf(text, sizeof text, "%d,%d\n", a, b);
+    put_cpu(a, "cpu_capacity", "400\n");
+    put_cpu(a, "topology/thread_siblings_list", text);
+    put_cpu(b, "topology/thread_siblings_list", text);
+    weft_machine_cpus(root, order, CPU_SETSIZE);
+    ck_assert_int_eq(order[n - 1], b); /* fast, but it shares a's core */
+}
+END_TEST
+
 /* ------------------------------------------------------------------ sd_notify */
 
 /* A datagram socket as systemd's; name starts with '@' for an abstract one. */
@@ -379,6 +420,7 @@ int main(void)
     tcase_add_test(t, memory_within_old_groups);
     tcase_add_test(t, temperature);
     tcase_add_test(t, machine);
+    tcase_add_test(t, cpus_best_first);
     tcase_add_loop_test(t, notify, 0, 2);
     tcase_add_test(t, notify_without_systemd);
     tcase_add_test(t, watchdog);

@@ -20,20 +20,48 @@ static uint64_t max_u64(uint64_t a, uint64_t b)
     return a > b ? a : b;
 }
 
+static bool is_float(const struct weft_model *m, enum weft_role role, uint32_t layer)
+{
+    const struct weft_tensor_type_info *info =
+        weft_tensor_type_info(weft_model_tensor(m, role, layer)->type);
+    return weft_role_matrix(role) && info != NULL && info->block_elems == 1;
+}
+
+/* Whether a layer has a float matrix of a role in [first, last]. */
+static bool any_float(const struct weft_model *m, enum weft_role first, enum weft_role last)
+{
+    for (uint32_t layer = 0; layer < m->n_layers; layer++)
+        for (int role = (int)first; role <= (int)last; role++)
+            if (is_float(m, (enum weft_role)role, layer))
+                return true;
+    return false;
+}
+
+/* 8-bit activations with the scales and sums of their blocks: below 2 bytes each. */
+static uint64_t q8_bytes(uint64_t cols)
+{
+    return 2 * cols + 64;
+}
+
 uint64_t weft_stage_scratch_bound(const struct weft_model *m, uint32_t batch_rows)
 {
     const uint64_t q = (uint64_t)m->n_heads * m->head_dim,
-                   kv = (uint64_t)m->n_kv_heads * m->head_dim;
+                   kv = (uint64_t)m->n_kv_heads * m->head_dim, f32 = sizeof(float);
     const uint64_t widest = max_u64(max_u64(m->dim, q), m->ffn_dim);
 
-    uint64_t floats = 2 * (uint64_t)m->dim;                      /* residual, normed */
-    floats += max_u64(2 * q + 2 * kv, 2 * (uint64_t)m->ffn_dim); /* q, k, v, heads or gate, up */
-    floats += m->rope_dim;                                       /* cos, sin */
-    floats += m->vocab;                                          /* logits */
-    uint64_t row =
-        floats * sizeof(float) + m->dim * sizeof(int64_t) + sizeof(int32_t); /* sum, position */
-    row +=
-        2 * widest + 64; /* 8-bit activations with the scales of their blocks: below 2 bytes each */
+    uint64_t row = m->dim * f32 + sizeof(int32_t); /* residual, position */
+    if (any_float(m, WEFT_ROLE_ATTN_Q, WEFT_ROLE_FFN_UP))
+        row += m->dim * f32; /* normed */
+    const uint64_t hidden = any_float(m, WEFT_ROLE_FFN_DOWN, WEFT_ROLE_FFN_DOWN)
+                                ? m->ffn_dim * f32
+                                : q8_bytes(m->ffn_dim);
+    row += max_u64((2 * q + 2 * kv) * f32, hidden); /* q, k, v, heads or what down takes */
+    row += m->rope_dim * f32;                       /* cos, sin */
+    row += m->vocab * f32;                          /* logits */
+    if (weft_model_quantised(m))
+        row += q8_bytes(max_u64(m->dim, q));
+    else
+        row += m->ffn_dim * f32 + 64; /* the product with up through OpenBLAS, aligned */
 
     uint64_t bytes = batch_rows * row + SLACK_BYTES;
     if (!weft_model_quantised(m))

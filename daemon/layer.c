@@ -49,6 +49,55 @@ static int overflow(const struct weft_layer *l, const char *half, const char *wh
     return weft_fail(err, WEFT_EOVERFLOW, "layer %u, %s: %s", l->number, half, what);
 }
 
+/* ------------------------------------------------------------------ what both halves do */
+
+/* The residual's norm in the forms that these matrices want. */
+static void normed(const struct weft_layer *l, const float *weight,
+                   const struct wk_matrix *const *w, size_t n, struct wk_act *act)
+{
+    const struct weft_layer_buffers *b = l->buffers;
+    bool f32 = false, q8 = false;
+    for (size_t i = 0; i < n; i++)
+        if (wk_type_quantised(w[i]->type))
+            q8 = true;
+        else
+            f32 = true;
+    wk_act_norm(l->engine, act, b->x, weight, l->model->norm_eps, l->n_rows, l->model->dim,
+                f32 ? b->normed : NULL, q8 ? b->q8 : NULL);
+}
+
+static const char piece_fault[] = "a partial sum is not below 2^21 " DAMAGED,
+                  total_fault[] = "a sum is not below 2^23 " DAMAGED;
+
+/* The product that ends a half: onto the residual, or, for the other members, into buffers->sum. */
+static int product(const struct weft_layer *l, const char *half, const struct wk_matrix *w,
+                   const struct wk_act *act, uint32_t piece, weft_err *err)
+{
+    const struct weft_layer_buffers *b = l->buffers;
+    if (!l->alone)
+        return wk_matmul_sum(l->engine, w, act, piece, b->sum, b->matmul)
+                   ? WEFT_LAYER_SUM
+                   : overflow(l, half, piece_fault, err);
+    switch (wk_matmul_add(l->engine, w, act, piece, b->x)) {
+    case WK_SUM_OK:
+        return 0;
+    case WK_SUM_PIECE:
+        return overflow(l, half, piece_fault, err);
+    case WK_SUM_TOTAL:
+        break;
+    }
+    return overflow(l, half, total_fault, err);
+}
+
+/* What follows the sum of all members. */
+static int residual(const struct weft_layer *l, const char *half, weft_err *err)
+{
+    const struct weft_layer_buffers *b = l->buffers;
+    if (l->alone || wk_sum_add(l->engine, b->sum, b->x, (size_t)l->n_rows * l->model->dim))
+        return 0;
+    return overflow(l, half, total_fault, err);
+}
+
 /* ------------------------------------------------------------------ attention */
 
 /* A key or value that is infinite in the cache could pass unseen: a score of -infinity has no
@@ -98,11 +147,10 @@ static int attention(struct weft_layer *l, weft_err *err)
                    kv_cols = m->n_kv_heads * m->head_dim;
     struct wk_act act;
 
-    wk_rms_norm(e, b->x, w->attn_norm, m->norm_eps, n, m->dim, b->normed);
-    wk_act_set(e, &act, b->normed, n, m->dim, b->q8);
-    wk_matmul(e, w->q, &act, b->q, q_cols, b->matmul);
-    wk_matmul(e, w->k, &act, b->k, kv_cols, b->matmul);
-    wk_matmul(e, w->v, &act, b->v, kv_cols, b->matmul);
+    normed(l, w->attn_norm, (const struct wk_matrix *const[]){w->q, w->k, w->v}, 3, &act);
+    const struct wk_product products[] = {
+        {w->q, b->q, q_cols}, {w->k, b->k, kv_cols}, {w->v, b->v, kv_cols}};
+    wk_matmul_many(e, products, 3, &act, b->matmul);
     wk_rope(e, b->q, n, m->n_heads, m->head_dim, m->rope_dim, b->cos, b->sin);
     wk_rope(e, b->k, n, m->n_kv_heads, m->head_dim, m->rope_dim, b->cos, b->sin);
     int r = check_range(l, b->k, (size_t)n * kv_cols, err);
@@ -111,43 +159,26 @@ static int attention(struct weft_layer *l, weft_err *err)
     if (r < 0)
         return r;
     attend(l);
-    wk_act_set(e, &act, b->heads, n, q_cols, b->q8);
-    if (!wk_matmul_sum(e, w->o, &act, weft_layer_o_piece(m), b->sum, b->matmul))
-        return overflow(l, "attention", "a partial sum is not below 2^21 " DAMAGED, err);
-    return 0;
+    wk_act_set(e, &act, b->heads, n, q_cols, wk_type_quantised(w->o->type) ? b->q8 : NULL);
+    return product(l, "attention", w->o, &act, weft_layer_o_piece(m), err);
 }
 
 /* ------------------------------------------------------------------ FFN */
 
 static int ffn(struct weft_layer *l, weft_err *err)
 {
-    const struct weft_model *m = l->model;
-    const struct wk_engine *e = l->engine;
     const struct weft_layer_weights *w = l->weights;
     const struct weft_layer_buffers *b = l->buffers;
-    const uint32_t n = l->n_rows;
-    struct wk_act act;
+    const bool q8 = wk_type_quantised(w->down->type);
+    struct wk_act act, hidden;
 
-    wk_rms_norm(e, b->x, w->ffn_norm, m->norm_eps, n, m->dim, b->normed);
-    wk_act_set(e, &act, b->normed, n, m->dim, b->q8);
-    wk_matmul(e, w->gate, &act, b->gate, m->ffn_dim, b->matmul);
-    wk_matmul(e, w->up, &act, b->up, m->ffn_dim, b->matmul);
-    wk_swiglu(e, b->gate, b->up, b->gate, (size_t)n * m->ffn_dim);
-    wk_act_set(e, &act, b->gate, n, m->ffn_dim, b->q8);
-    if (!wk_matmul_sum(e, w->down, &act, WEFT_FFN_PIECE, b->sum, b->matmul))
-        return overflow(l, "FFN", "a partial sum is not below 2^21 " DAMAGED, err);
-    return 0;
+    normed(l, w->ffn_norm, (const struct wk_matrix *const[]){w->gate, w->up}, 2, &act);
+    wk_act_swiglu(l->engine, &hidden, w->gate, w->up, &act, q8 ? NULL : b->hidden,
+                  q8 ? b->hidden : NULL, b->matmul);
+    return product(l, "FFN", w->down, &hidden, WEFT_FFN_PIECE, err);
 }
 
 /* ------------------------------------------------------------------ the machine */
-
-static int residual(struct weft_layer *l, const char *half, weft_err *err)
-{
-    const struct weft_layer_buffers *b = l->buffers;
-    if (!wk_sum_add(l->engine, b->sum, b->x, (size_t)l->n_rows * l->model->dim))
-        return overflow(l, half, "a sum is not below 2^23 " DAMAGED, err);
-    return 0;
-}
 
 int weft_layer_resume(struct weft_layer *l, weft_err *err)
 {
@@ -156,14 +187,17 @@ int weft_layer_resume(struct weft_layer *l, weft_err *err)
     case WEFT_LAYER_ATTENTION:
         r = attention(l, err);
         l->next = WEFT_LAYER_ATTENTION_SUM;
-        return r < 0 ? r : WEFT_LAYER_SUM;
+        if (r != 0)
+            return r;
+        __attribute__((fallthrough)); /* alone: no sum to wait for */
     case WEFT_LAYER_ATTENTION_SUM:
         r = residual(l, "attention", err);
-        if (r < 0)
-            return r;
-        r = ffn(l, err);
+        if (r == 0)
+            r = ffn(l, err);
         l->next = WEFT_LAYER_FFN_SUM;
-        return r < 0 ? r : WEFT_LAYER_SUM;
+        if (r != 0)
+            return r;
+        __attribute__((fallthrough));
     case WEFT_LAYER_FFN_SUM:
         return residual(l, "FFN", err);
     }

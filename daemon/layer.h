@@ -6,8 +6,9 @@
  *
  * Invariant: the only point of suspension is the sum between members. A half leaves this member's
  * partial sums, exact integers (ARCHITECTURE.md, "One answer"), in buffers->sum and returns
- * WEFT_LAYER_SUM; what resumes the machine has made them the sums of all members. With one member
- * they are that already. Runs on the compute thread; allocates nothing.
+ * WEFT_LAYER_SUM; what resumes the machine has made them the sums of all members. A member that is
+ * alone adds its sums to the residual as it makes them, with the same bits, and never stops. Runs
+ * on the compute thread; allocates nothing.
  */
 #ifndef WEFT_DAEMON_LAYER_H
 #define WEFT_DAEMON_LAYER_H
@@ -23,17 +24,17 @@ struct weft_layer_weights {
     const struct wk_matrix *gate, *up, *down; /* down [dim, ffn] */
 };
 
-/* Working memory of a step, used by one layer after another. q to heads and gate, up may share
+/* Working memory of a step, used by one layer after another. q to heads and hidden may share
  * memory: the halves do not run at once. */
 struct weft_layer_buffers {
     float *x;         /* [rows, dim] the residual: input and output of every layer */
-    float *normed;    /* [rows, dim] */
+    float *normed;    /* [rows, dim]; NULL: no float matrix wants it */
     float *q, *k, *v; /* [rows, heads, head_dim], twice [rows, kv_heads, head_dim] */
     float *heads;     /* [rows, heads, head_dim]: what the heads saw */
-    float *gate, *up; /* [rows, ffn] */
+    void *hidden;     /* [rows, ffn] in f32 or, where down is quantised, in 8 bits */
     float *cos, *sin; /* [rows, rope_dim / 2]: angles of the rows' positions, for all layers */
-    void *q8;         /* 8-bit activations of any of these rows; NULL: no matrix is quantised */
-    int64_t *sum;     /* [rows, dim] in units of 2^-30 */
+    void *q8;         /* 8-bit activations of dim or of heads; NULL: no matrix is quantised */
+    int64_t *sum;     /* [rows, dim] in units of 2^-30; NULL: the member is alone */
     void *matmul;     /* scratch of the kernels */
 };
 
@@ -52,14 +53,15 @@ struct weft_layer {
     const struct weft_segment *segments; /* valid: weft_stage_run checks them */
     uint32_t n_segments, n_rows;
     uint32_t number; /* in the model, for errors */
+    bool alone;      /* the stage has no other member */
 };
 
 /* Finds the tensors of a layer; -WEFT_ESTATE names the first one that the store lacks. */
 int weft_layer_find(const struct weft_store *s, uint32_t number, struct weft_layer_weights *ret,
                     weft_err *err) WEFT_MUST_USE;
 
-/* Runs to the next sum (WEFT_LAYER_SUM) or to the end of the layer (0). -WEFT_EOVERFLOW names layer
- * and half; the step is lost then. */
+/* Runs to the next sum (WEFT_LAYER_SUM; never when alone) or to the end of the layer (0).
+ * -WEFT_EOVERFLOW names layer and half; the step is lost then. */
 int weft_layer_resume(struct weft_layer *l, weft_err *err) WEFT_MUST_USE;
 
 /* Columns of the finest piece of o: the shortest run of query heads that ends on a multiple of

@@ -72,24 +72,44 @@ static uint64_t max_u64(uint64_t a, uint64_t b)
     return a > b ? a : b;
 }
 
-/* The most scratch any product of this stage takes. */
-static uint64_t matmul_scratch(const struct weft_model *m, const struct weft_stage_options *o)
+/* What the types of a stage's matrices ask for. */
+struct needs {
+    bool normed;                /* f32 of the norms: a matrix behind one is float */
+    bool q8;                    /* a matrix is quantised */
+    bool hidden_f32, hidden_q8; /* a down matrix is float, is quantised */
+    uint64_t matmul;            /* the most scratch any product takes */
+};
+
+static void need(struct needs *needs, const struct weft_stage_options *o, enum weft_role role,
+                 const struct weft_tensor *t)
 {
-    uint64_t most = 0;
+    const enum wk_type type = (enum wk_type)t->type;
+    const bool q8 = wk_type_quantised(type);
+    uint64_t scratch = role == WEFT_ROLE_FFN_GATE
+                           ? wk_swiglu_scratch(&o->engine, type, o->batch_rows, t->rows, t->cols)
+                           : wk_matmul_scratch(&o->engine, type, o->batch_rows, t->rows, t->cols);
+    needs->matmul = max_u64(needs->matmul, scratch);
+    needs->q8 |= q8;
+    if (role == WEFT_ROLE_FFN_DOWN && q8)
+        needs->hidden_q8 = true;
+    else if (role == WEFT_ROLE_FFN_DOWN)
+        needs->hidden_f32 = true;
+    else if (role != WEFT_ROLE_ATTN_O && role >= WEFT_ROLE_GLOBAL_COUNT)
+        needs->normed |= !q8; /* the head's norm takes the place of the residual */
+}
+
+static struct needs stage_needs(const struct weft_model *m, const struct weft_stage_options *o)
+{
+    struct needs needs = {0};
     for (uint32_t i = 0; i < o->n_layers; i++)
-        for (int role = WEFT_ROLE_GLOBAL_COUNT; role < WEFT_ROLE_COUNT; role++) {
-            const struct weft_tensor *t =
-                weft_model_tensor(m, (enum weft_role)role, o->first_layer + i);
+        for (int role = WEFT_ROLE_GLOBAL_COUNT; role < WEFT_ROLE_COUNT; role++)
             if (weft_role_matrix((enum weft_role)role))
-                most = max_u64(most, wk_matmul_scratch(&o->engine, (enum wk_type)t->type,
-                                                       o->batch_rows, t->rows, t->cols));
-        }
-    const struct weft_tensor *head =
-        weft_model_tensor(m, m->tied ? WEFT_ROLE_EMBED : WEFT_ROLE_OUTPUT, 0);
+                need(&needs, o, (enum weft_role)role,
+                     weft_model_tensor(m, (enum weft_role)role, o->first_layer + i));
     if (o->head)
-        most = max_u64(most, wk_matmul_scratch(&o->engine, (enum wk_type)head->type, o->batch_rows,
-                                               head->rows, head->cols));
-    return most;
+        need(&needs, o, WEFT_ROLE_OUTPUT,
+             weft_model_tensor(m, m->tied ? WEFT_ROLE_EMBED : WEFT_ROLE_OUTPUT, 0));
+    return needs;
 }
 
 /* Lays out the scratch of a stage; the same walk gives its size. */
@@ -97,11 +117,13 @@ static void carve_buffers(struct carver *c, const struct weft_model *m,
                           const struct weft_stage_options *o, struct weft_layer_buffers *b,
                           int32_t **positions, float **logits)
 {
+    const struct needs needs = stage_needs(m, o);
     const uint64_t n = o->batch_rows, q_cols = (uint64_t)m->n_heads * m->head_dim;
     const uint64_t kv_cols = (uint64_t)m->n_kv_heads * m->head_dim;
-    b->x = carve_floats(c, n, m->dim);
-    b->normed = carve_floats(c, n, m->dim);
+    *b = (struct weft_layer_buffers){.x = carve_floats(c, n, m->dim)};
     *positions = carve(c, n * sizeof **positions);
+    if (needs.normed)
+        b->normed = carve_floats(c, n, m->dim);
     if (o->n_layers > 0) {
         /* The two halves of a layer use the same memory in turn. */
         struct carver second = *c;
@@ -109,20 +131,18 @@ static void carve_buffers(struct carver *c, const struct weft_model *m,
         b->k = carve_floats(c, n, kv_cols);
         b->v = carve_floats(c, n, kv_cols);
         b->heads = carve_floats(c, n, q_cols);
-        b->gate = carve_floats(&second, n, m->ffn_dim);
-        b->up = carve_floats(&second, n, m->ffn_dim);
+        uint64_t hidden = needs.hidden_f32 ? n * m->ffn_dim * sizeof(float) : 0;
+        if (needs.hidden_q8)
+            hidden = max_u64(hidden, wk_act_bytes(o->batch_rows, m->ffn_dim));
+        b->hidden = carve(&second, hidden);
         c->used = max_u64(c->used, second.used);
         b->cos = carve_floats(c, n, m->rope_dim / 2);
         b->sin = carve_floats(c, n, m->rope_dim / 2);
-        b->sum = carve(c, n * m->dim * sizeof *b->sum);
     }
-    uint64_t widest = m->dim;
-    if (o->n_layers > 0)
-        widest = max_u64(widest, max_u64(q_cols, m->ffn_dim));
-    b->q8 = NULL;
-    if (weft_model_quantised(m))
+    const uint64_t widest = o->n_layers > 0 ? max_u64(m->dim, q_cols) : m->dim;
+    if (needs.q8)
         b->q8 = carve(c, wk_act_bytes(o->batch_rows, (uint32_t)widest));
-    b->matmul = carve(c, matmul_scratch(m, o));
+    b->matmul = carve(c, needs.matmul);
     *logits = o->head ? carve_floats(c, n, m->vocab) : NULL;
 }
 
@@ -357,19 +377,19 @@ static int run_layer(struct weft_stage *s, uint32_t i, const struct weft_step *s
         .n_segments = step->n_segments,
         .n_rows = step->n_rows,
         .number = s->o.first_layer + i,
+        .alone = true, /* so it runs to its end at once */
     };
-    int r;
-    /* A stage of one member: its part of a sum is the sum, so the machine goes on at once. */
-    while ((r = weft_layer_resume(&layer, err)) == WEFT_LAYER_SUM)
-        ;
-    return r;
+    return weft_layer_resume(&layer, err);
 }
 
-/* Logits of the rows that are wished for. */
+/* Logits of the rows that are wished for. These move to the front of the residual, which nobody
+ * wants any more, and their norm, where it stays in f32, takes their place. */
 static void head(struct weft_stage *s, const struct weft_step *step)
 {
     const struct weft_model *m = s->model;
     const struct weft_layer_buffers *b = &s->buffers;
+    const struct wk_engine *e = &s->o.engine;
+    const bool q8 = wk_type_quantised(s->head->type);
     const size_t dim = m->dim;
     uint32_t row = 0, n = 0;
     for (uint32_t i = 0; i < step->n_segments; i++) {
@@ -378,16 +398,17 @@ static void head(struct weft_stage *s, const struct weft_step *step)
                         : g->logits == WEFT_LOGITS_LAST ? 1
                                                         : 0;
         row += g->rows;
-        memcpy(b->normed + n * dim, b->x + (row - want) * dim, want * dim * sizeof(float));
+        if (n < row - want)
+            memmove(b->x + n * dim, b->x + (row - want) * dim, want * dim * sizeof(float));
         n += want;
     }
     s->n_logit_rows = n;
     if (n == 0)
         return;
     struct wk_act act;
-    wk_rms_norm(&s->o.engine, b->normed, s->head_norm, m->norm_eps, n, m->dim, b->normed);
-    wk_act_set(&s->o.engine, &act, b->normed, n, m->dim, b->q8);
-    wk_matmul(&s->o.engine, s->head, &act, s->logits, m->vocab, b->matmul);
+    wk_act_norm(e, &act, b->x, s->head_norm, m->norm_eps, n, m->dim, q8 ? NULL : b->x,
+                q8 ? b->q8 : NULL);
+    wk_matmul(e, s->head, &act, s->logits, m->vocab, b->matmul);
 }
 
 int weft_stage_run(struct weft_stage *s, const struct weft_step *step, weft_err *err)

@@ -1,14 +1,18 @@
 /*
- * What a layer does element by element: norm, rotation, activation function, adding exact sums.
+ * What a layer does element by element: rotation, activation function, adding exact sums.
  * Rows and runs of elements are spread over the pool only where that takes longer than waking it.
  */
 #include "kernels/math.h"
 #include "kernels/table.h"
 
+#include <stdatomic.h>
 #include <stddef.h>
+#include <string.h>
 
-/* Elements worth another thread: 16384 take about 5 µs, as long as waking a worker. */
-enum { RUN = 16384 };
+enum {
+    RUN = 16384, /* elements worth another thread: about 5 µs, as long as waking a worker */
+    PAIRS = 64,  /* of a rotation whose angles stay on the stack: whole heads of up to 128 */
+};
 
 float wk_exp(float x)
 {
@@ -20,43 +24,29 @@ double wk_log(double x)
     return wk_log_f64(x);
 }
 
-bool wk_sum_add(const struct wk_engine *e, const int64_t *sum, float *x, size_t n)
-{
-    (void)e;
-    for (size_t i = 0; i < n; i++) {
-        if (sum[i] <= -(INT64_C(1) << 53) || sum[i] >= INT64_C(1)
-                                                           << 53) /* 2^23 in units of 2^-30 */
-            return false;
-        x[i] += (float)((double)sum[i] * 0x1p-30);
-    }
-    return true;
-}
+/* ------------------------------------------------------------------ exact sums */
 
-/* ------------------------------------------------------------------ norm */
-
-struct norm {
+struct sums {
     const struct wk_engine *e;
-    const float *x, *weight; /* [n, dim], [dim] */
-    float eps;
-    uint32_t n, dim, rows; /* rows of an item */
-    float *y;
+    const int64_t *sum;
+    float *x;
+    size_t n;
+    atomic_bool failed;
 };
 
-static void norm_rows(void *arg, size_t item)
+static void sum_add_run(void *arg, size_t item)
 {
-    const struct norm *p = arg;
-    for (size_t i = item * p->rows; i < (item + 1) * p->rows && i < p->n; i++) {
-        const float *x = p->x + i * p->dim;
-        float mean = p->e->table->square(x, p->dim) / (float)p->dim;
-        p->e->table->scale(x, 1.0f / sqrtf(mean + p->eps), p->weight, p->y + i * p->dim, p->dim);
-    }
+    struct sums *p = arg;
+    size_t at = item * RUN, n = p->n - at < RUN ? p->n - at : RUN;
+    if (!p->e->table->sum_add(p->sum + at, p->x + at, n))
+        atomic_store_explicit(&p->failed, true, memory_order_relaxed);
 }
 
-void wk_rms_norm(const struct wk_engine *e, const float *x, const float *weight, float eps,
-                 uint32_t n, uint32_t dim, float *y)
+bool wk_sum_add(const struct wk_engine *e, const int64_t *sum, float *x, size_t n)
 {
-    struct norm p = {e, x, weight, eps, n, dim, RUN / (dim + 1) + 1, y};
-    wk_pool_run(e->pool, norm_rows, &p, (n + (size_t)p.rows - 1) / p.rows);
+    struct sums p = {.e = e, .sum = sum, .x = x, .n = n};
+    wk_pool_run(e->pool, sum_add_run, &p, (n + RUN - 1) / RUN);
+    return !atomic_load_explicit(&p.failed, memory_order_relaxed);
 }
 
 /* ------------------------------------------------------------------ rotation */
@@ -78,21 +68,67 @@ void wk_rope_angles(const int32_t *positions, uint32_t n, uint32_t rope_dim, flo
     }
 }
 
-/* Plain products and sums: the compiler may use any vectors for them, the bits stay. */
+struct rope {
+    float *x; /* [n, heads, head_dim] */
+    uint32_t n, heads, head_dim, half;
+    const float *cos, *sin; /* [n, half] */
+    uint32_t rows;          /* of an item */
+};
+
+/* Four floats: every processor we know has vectors of that size, and the compiler makes do without.
+ */
+typedef float v4 __attribute__((vector_size(16)));
+
+/* x[2j] * c - x[2j + 1] * s and x[2j] * s + x[2j + 1] * c for two pairs at once: each number times
+ * its c, plus its neighbour times its s, which is -s for the first of a pair. */
+static void rotate(float *x, const float *c, const float *s, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i += 4) {
+        v4 v, vc, vs;
+        memcpy(&v, x + i, sizeof v);
+        memcpy(&vc, c + i, sizeof vc);
+        memcpy(&vs, s + i, sizeof vs);
+        v = v * vc + __builtin_shufflevector(v, v, 1, 0, 3, 2) * vs;
+        memcpy(x + i, &v, sizeof v);
+    }
+}
+
+/* Pairs [j, j + pairs) of all heads of a row; their angles are spread to pairs only once. */
+static void rope_pairs(const struct rope *p, float *x, const float *cos_in, const float *sin_in,
+                       uint32_t pairs)
+{
+    float c[2 * PAIRS], s[2 * PAIRS];
+    for (uint32_t j = 0; j < pairs; j++) {
+        c[2 * j] = c[2 * j + 1] = cos_in[j];
+        s[2 * j] = -sin_in[j];
+        s[2 * j + 1] = sin_in[j];
+    }
+    for (uint32_t h = 0; h < p->heads; h++, x += p->head_dim) {
+        rotate(x, c, s, pairs / 2 * 4);
+        if (pairs % 2 != 0) {
+            float *last = x + 2 * (size_t)pairs - 2, a = last[0], b = last[1];
+            last[0] = a * cos_in[pairs - 1] - b * sin_in[pairs - 1];
+            last[1] = a * sin_in[pairs - 1] + b * cos_in[pairs - 1];
+        }
+    }
+}
+
+static void rope_rows(void *arg, size_t item)
+{
+    const struct rope *p = arg;
+    for (size_t i = item * p->rows; i < (item + 1) * p->rows && i < p->n; i++)
+        for (uint32_t j = 0; j < p->half; j += PAIRS)
+            rope_pairs(p, p->x + i * p->heads * p->head_dim + 2 * (size_t)j,
+                       p->cos + i * p->half + j, p->sin + i * p->half + j,
+                       p->half - j < PAIRS ? p->half - j : PAIRS);
+}
+
 void wk_rope(const struct wk_engine *e, float *x, uint32_t n, uint32_t heads, uint32_t head_dim,
              uint32_t rope_dim, const float *cos_in, const float *sin_in)
 {
-    (void)e;
-    uint32_t half = rope_dim / 2;
-    for (uint32_t i = 0; i < n; i++, cos_in += half, sin_in += half) {
-        for (uint32_t h = 0; h < heads; h++, x += head_dim) {
-            for (uint32_t j = 0; j < half; j++) {
-                float a = x[2 * j], b = x[2 * j + 1];
-                x[2 * j] = a * cos_in[j] - b * sin_in[j];
-                x[2 * j + 1] = a * sin_in[j] + b * cos_in[j];
-            }
-        }
-    }
+    struct rope p = {x, n, heads, head_dim, rope_dim / 2, cos_in, sin_in, 0};
+    p.rows = (uint32_t)(RUN / ((size_t)heads * head_dim + 1)) + 1;
+    wk_pool_run(e->pool, rope_rows, &p, (n + (size_t)p.rows - 1) / p.rows);
 }
 
 /* ------------------------------------------------------------------ activation function */

@@ -100,6 +100,8 @@ struct wk_matrix {
 };
 
 bool wk_type_supported(uint32_t type);
+/* Whether products with it take 8-bit activations; others take f32. */
+bool wk_type_quantised(enum wk_type type);
 /* Bytes of the packed matrix; 0 for unsupported types or a cols that is no multiple of the block.
  */
 size_t wk_matrix_bytes(enum wk_type type, uint32_t rows, uint32_t cols);
@@ -120,7 +122,7 @@ void wk_dequantise(enum wk_type type, const void *src, uint32_t cols, float *out
  * 2^-100 counts as zero). */
 struct wk_act {
     uint32_t n, cols;
-    const float *f32; /* [n, cols], borrowed */
+    const float *f32; /* [n, cols], borrowed; NULL: no float matrix will meet it */
     void *q8;         /* layout private to the kernels; wk_act_bytes() */
     bool quantised;   /* q8 is filled */
 };
@@ -130,14 +132,41 @@ size_t wk_act_bytes(uint32_t n, uint32_t cols);
 /* Points act at x [n, cols] and, when any weight it will meet is quantised, fills q8 from it. */
 void wk_act_set(const struct wk_engine *e, struct wk_act *act, const float *x, uint32_t n,
                 uint32_t cols, void *q8_or_null);
+/* Fills the forms that are not NULL with x [n, cols] normed as wk_rms_norm does it; f32 [n, cols]
+ * may be x. One pass: without f32 no normed row reaches memory. */
+void wk_act_norm(const struct wk_engine *e, struct wk_act *act, const float *x, const float *weight,
+                 float eps, uint32_t n, uint32_t cols, float *f32_or_null, void *q8_or_null);
 
-/* Scratch bytes wk_matmul and wk_matmul_sum may need for n rows (all threads; OpenBLAS panels). */
+/* ------------------------------------------------------------------ products */
+
+/* Scratch bytes wk_matmul, wk_matmul_many and wk_matmul_sum may need for n rows (all threads;
+ * OpenBLAS panels). */
 size_t wk_matmul_scratch(const struct wk_engine *e, enum wk_type type, uint32_t n, uint32_t rows,
                          uint32_t cols);
 
 /* y[i, r] = sum over c of w[r, c] * x[i, c]; y is [n, rows] with row stride ldy. */
 void wk_matmul(const struct wk_engine *e, const struct wk_matrix *w, const struct wk_act *x,
                float *y, size_t ldy, void *scratch);
+
+/* Products of several matrices with the same activations, in one run of the pool. */
+struct wk_product {
+    const struct wk_matrix *w;
+    float *y; /* [n, w->rows] with row stride ldy */
+    size_t ldy;
+};
+#define WK_PRODUCTS_MAX 4u /* q, k and v, and one to spare */
+void wk_matmul_many(const struct wk_engine *e, const struct wk_product *products, size_t n_products,
+                    const struct wk_act *x, void *scratch);
+
+/* Fills the forms of act that are not NULL with silu(gate * x) * (up * x), [n, gate->rows]: two
+ * products, wk_swiglu and wk_act_set in one run of the pool. f32 is what OpenBLAS needs to take
+ * part. */
+void wk_act_swiglu(const struct wk_engine *e, struct wk_act *act, const struct wk_matrix *gate,
+                   const struct wk_matrix *up, const struct wk_act *x, float *f32_or_null,
+                   void *q8_or_null, void *scratch);
+/* Scratch bytes of it; `type` is that of gate. */
+size_t wk_swiglu_scratch(const struct wk_engine *e, enum wk_type type, uint32_t n, uint32_t rows,
+                         uint32_t cols);
 
 /* The product as an exact sum over pieces of `piece` columns (a multiple of WK_BLOCK unless it
  * covers all columns; the last piece may be shorter): sum[i, r] (int64, units of 2^-30, [n, rows])
@@ -147,8 +176,15 @@ bool wk_matmul_sum(const struct wk_engine *e, const struct wk_matrix *w, const s
                    uint32_t piece, int64_t *sum, void *scratch);
 
 /* x[i] += (float)(sum[i] * 2^-30), n elements. False when a total is not below 2^23 in magnitude
- * (then x is unchanged from that element on). */
+ * (then some of x is added to and some is not). */
 bool wk_sum_add(const struct wk_engine *e, const int64_t *sum, float *x, size_t n);
+
+/* What made an exact sum fail; a piece that is too great or NaN goes before a total. */
+enum wk_sum_fault { WK_SUM_OK, WK_SUM_PIECE, WK_SUM_TOTAL };
+/* wk_matmul_sum and wk_sum_add to residual [n, rows] in one run, with the same bits; the sums never
+ * reach memory. After a fault some of the residual is added to and some is not. */
+enum wk_sum_fault wk_matmul_add(const struct wk_engine *e, const struct wk_matrix *w,
+                                const struct wk_act *x, uint32_t piece, float *residual);
 
 /* ------------------------------------------------------------------ the rest of a layer */
 

@@ -237,6 +237,47 @@ static void widen(const uint16_t *f16, float *x, size_t n)
         x[i] = wk_f16_to_f32(f16[i]);
 }
 
+/* ------------------------------------------------------------------ exact sums */
+
+static bool sum_add_any(const int64_t *sum, float *x, size_t n)
+{
+    const int64_t limit = INT64_C(1) << 53;
+    for (size_t i = 0; i < n; i++) {
+        if (sum[i] <= -limit || sum[i] >= limit)
+            return false;
+        x[i] += (float)((double)sum[i] * 0x1p-30);
+    }
+    return true;
+}
+
+/* Below 2^51 a sum added to the bits of 1.5 * 2^52 is a double that much greater: conversions that
+ * vectors have, other than that of 64-bit integers. */
+static bool sum_add(const int64_t *sum, float *x, size_t n)
+{
+    const uint64_t magic = wk_bits64(WK_MAGIC64), half = UINT64_C(1) << 51;
+    size_t i = 0;
+    for (; n - i >= WK_TILE; i += WK_TILE) {
+        uint64_t beyond = 0;
+        double total[WK_TILE];
+        WK_UNROLL
+        for (unsigned k = 0; k < WK_TILE; k++) {
+            uint64_t u = (uint64_t)sum[i + k] + magic;
+            beyond |= (uint64_t)sum[i + k] + half;
+            memcpy(&total[k], &u, sizeof u);
+        }
+        float part[WK_TILE];
+        for (unsigned k = 0; k < WK_TILE; k++)
+            part[k] = (float)((total[k] - WK_MAGIC64) * 0x1p-30);
+        if (beyond >= half * 2) {
+            if (!sum_add_any(sum + i, x + i, WK_TILE))
+                return false;
+            continue;
+        }
+        v_store(x + i, v_add(v_load(x + i), v_load(part)));
+    }
+    return sum_add_any(sum + i, x + i, n - i);
+}
+
 /* ------------------------------------------------------------------ attention */
 
 enum { STRIPS = WK_KV_BLOCK / WK_TILE };
@@ -421,6 +462,7 @@ static void fill_lanes(struct wk_table *table)
     table->dot[WK_F32] = dot_f32;
     table->dot[WK_F16] = dot_f16;
     table->dot[WK_BF16] = dot_bf16;
+    table->sum_add = sum_add;
     table->square = square;
     table->scale = scale;
     table->swiglu = swiglu;

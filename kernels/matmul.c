@@ -1,8 +1,8 @@
 /*
  * Products of packed matrices: cuts the work into runs of tiles for the pool and hands each run to
- * the table's inner loop. Every element is computed whole by one thread, so the cut never shows in
- * the result. Runs on the caller and its pool; results of a run lie on the stack until they are
- * stored.
+ * the table's inner loop; what follows a product (sums, activation function, the residual) is done
+ * while its results lie on the stack. Every element is computed whole by one thread, so the cut
+ * never shows in the result. Runs on the caller and its pool.
  */
 #include "kernels/table.h"
 
@@ -10,118 +10,111 @@
 #include <stdatomic.h>
 #include <string.h>
 
+enum {
+    ITEMS = 32,   /* for each thread: uneven threads end within 3 % of each other */
+    FEW_ROWS = 8, /* up to these a tile is read faster than an item is taken */
+    RESULTS = WK_GROUP * WK_ROWS * WK_TILE,
+};
+
 static uint32_t min_u32(uint32_t a, uint32_t b)
 {
     return a < b ? a : b;
 }
 
-/* ------------------------------------------------------------------ activations */
-
-size_t wk_act_bytes(uint32_t n, uint32_t cols)
+static size_t align(size_t bytes)
 {
-    return (size_t)n * ((cols + (size_t)WK_BLOCK - 1) / WK_BLOCK) * sizeof(struct wk_q8);
+    return (bytes + WK_ALIGN - 1) / WK_ALIGN * WK_ALIGN;
 }
 
-struct quantise {
+static uint32_t tiles_of(const struct wk_matrix *w)
+{
+    return (w->rows + WK_TILE - 1) / WK_TILE;
+}
+
+/* Tiles [tile, tile + tiles) of w and the rows of x from `row` on, WK_ROWS at most. */
+static struct wk_dot dot_of(const struct wk_matrix *w, const struct wk_act *x, uint32_t tile,
+                            uint32_t tiles, uint32_t row)
+{
+    bool quantised = wk_type_quantised(w->type);
+    struct wk_dot d = {
+        .tile_bytes = wk_tile_bytes(w->type, w->cols),
+        .ldx = quantised ? w->cols / WK_BLOCK : w->cols,
+        .tiles = tiles,
+        .n = min_u32(WK_ROWS, x->n - row),
+        .cols = w->cols,
+        .cold = row == 0,
+    };
+    d.w = (const uint8_t *)w->data + tile * d.tile_bytes;
+    if (quantised)
+        d.q8 = (const struct wk_q8 *)x->q8 + row * d.ldx;
+    else
+        d.f32 = x->f32 + row * d.ldx;
+    return d;
+}
+
+static void check(const struct wk_matrix *w, const struct wk_act *x)
+{
+    assert(x->cols == w->cols);
+    assert(wk_type_quantised(w->type) ? x->quantised : x->f32 != NULL);
+}
+
+/* Tiles of an item when there are `tiles` in all. With many rows one tile is work enough; with few
+ * a run of neighbours is, which is read from end to end. */
+static uint32_t item_tiles(const struct wk_engine *e, size_t tiles, uint32_t n)
+{
+    size_t share = tiles / ((size_t)ITEMS * wk_pool_threads(e->pool));
+    return n > FEW_ROWS || share < 1 ? 1 : (uint32_t)share;
+}
+
+/* Tiles of float weights are multiplied several at once, for enough chains of fma and few loads of
+ * activations, unless that leaves threads without work. Quantised ones are read one after another.
+ */
+static uint32_t tiles_at_once(const struct wk_engine *e, const struct wk_matrix *w)
+{
+    bool many = tiles_of(w) >= WK_GROUP * 2 * wk_pool_threads(e->pool);
+    return many && !wk_type_quantised(w->type) ? WK_GROUP : 1;
+}
+
+/* ------------------------------------------------------------------ plain products */
+
+struct many {
     const struct wk_engine *e;
-    const struct wk_act *act;
-};
-
-static void quantise_row(void *arg, size_t row)
-{
-    const struct quantise *job = arg;
-    uint32_t cols = job->act->cols, whole = cols / WK_BLOCK, rest = cols % WK_BLOCK;
-    const float *x = job->act->f32 + row * cols;
-    struct wk_q8 *out = (struct wk_q8 *)job->act->q8 + row * (whole + (rest != 0));
-    job->e->table->quantise(x, whole, out);
-    if (rest != 0) { /* the last block is filled with zeros */
-        float block[WK_BLOCK] = {0};
-        memcpy(block, x + (size_t)whole * WK_BLOCK, rest * sizeof *x);
-        job->e->table->quantise(block, 1, out + whole);
-    }
-}
-
-void wk_act_set(const struct wk_engine *e, struct wk_act *act, const float *x, uint32_t n,
-                uint32_t cols, void *q8_or_null)
-{
-    *act = (struct wk_act){
-        .n = n, .cols = cols, .f32 = x, .q8 = q8_or_null, .quantised = q8_or_null != NULL};
-    struct quantise job = {e, act};
-    if (q8_or_null != NULL)
-        wk_pool_run(e->pool, quantise_row, &job, n);
-}
-
-/* ------------------------------------------------------------------ products */
-
-struct product {
-    const struct wk_engine *e;
-    const struct wk_matrix *w;
     const struct wk_act *x;
-    float *y; /* [n, ldy], or NULL and */
-    size_t ldy;
-    int64_t *sum;   /* [n, rows] */
-    uint32_t piece; /* columns of a piece of sum */
-    uint32_t group; /* tiles of an item */
-    atomic_bool failed;
+    struct part {
+        const struct wk_product *product;
+        uint32_t step, item; /* tiles at once, tiles of an item */
+        size_t items;
+    } part[WK_PRODUCTS_MAX];
 };
 
-/* Rows [row, row + d->n) of the run of tiles that begins at matrix row `lane0`. */
-static void store(const struct product *p, const struct wk_dot *d, uint32_t row, uint32_t lane0,
-                  const float *out, const int64_t *sum)
+/* Rows [row, row + d->n) of the tiles from `tile` on. */
+static void store(const struct wk_product *p, const struct wk_dot *d, uint32_t tile, uint32_t row,
+                  const float *out)
 {
     for (uint32_t t = 0; t < d->tiles; t++) {
-        uint32_t first = lane0 + t * WK_TILE, lanes = min_u32(WK_TILE, p->w->rows - first);
-        for (uint32_t i = 0; i < d->n; i++) {
-            size_t from = (size_t)(t * d->n + i) * WK_TILE;
-            if (p->sum != NULL)
-                memcpy(p->sum + (size_t)(row + i) * p->w->rows + first, sum + from,
-                       lanes * sizeof *sum);
-            else
-                memcpy(p->y + (row + i) * p->ldy + first, out + from, lanes * sizeof *out);
+        uint32_t first = (tile + t) * WK_TILE, lanes = min_u32(WK_TILE, p->w->rows - first);
+        for (uint32_t i = 0; i < d->n; i++, out += WK_TILE)
+            memcpy(p->y + (row + i) * p->ldy + first, out, lanes * sizeof *out);
+    }
+}
+
+static void many_item(void *arg, size_t item)
+{
+    const struct many *p = arg;
+    const struct part *part = p->part;
+    for (; item >= part->items; part++)
+        item -= part->items;
+    const struct wk_matrix *w = part->product->w;
+    uint32_t tile = (uint32_t)item * part->item, end = min_u32(tile + part->item, tiles_of(w));
+    _Alignas(WK_ALIGN) float out[RESULTS];
+    for (uint32_t tiles; tile < end; tile += tiles) {
+        tiles = min_u32(part->step, end - tile);
+        for (uint32_t row = 0; row < p->x->n; row += WK_ROWS) {
+            struct wk_dot d = dot_of(w, p->x, tile, tiles, row);
+            p->e->table->dot[w->type](&d, out);
+            store(part->product, &d, tile, row, out);
         }
     }
-}
-
-static void product_item(void *arg, size_t item)
-{
-    struct product *p = arg;
-    _Alignas(WK_ALIGN) float out[WK_GROUP * WK_ROWS * WK_TILE];
-    _Alignas(WK_ALIGN) int64_t sum[WK_GROUP * WK_ROWS * WK_TILE];
-    bool quantised = wk_type_quantised(p->w->type);
-    uint32_t tile = (uint32_t)item * p->group, tiles = (p->w->rows + WK_TILE - 1) / WK_TILE;
-    struct wk_dot d = {
-        .tile_bytes = wk_tile_bytes(p->w->type, p->w->cols),
-        .ldx = quantised ? p->x->cols / WK_BLOCK : p->x->cols,
-        .tiles = min_u32(p->group, tiles - tile),
-        .cols = p->w->cols,
-        .piece = p->piece,
-        .sum = p->sum != NULL ? sum : NULL,
-    };
-    d.w = (const uint8_t *)p->w->data + tile * d.tile_bytes;
-    for (uint32_t row = 0; row < p->x->n; row += d.n) {
-        d.n = min_u32(WK_ROWS, p->x->n - row);
-        if (quantised)
-            d.q8 = (const struct wk_q8 *)p->x->q8 + row * d.ldx;
-        else
-            d.f32 = p->x->f32 + row * d.ldx;
-        /* A padding lane fails only beside real ones: its weights are 0, so only an activation that
-         * is not finite can spoil it, and that spoils every row. */
-        if (!p->e->table->dot[p->w->type](&d, out))
-            atomic_store_explicit(&p->failed, true, memory_order_relaxed);
-        store(p, &d, row, tile * WK_TILE, out, sum);
-    }
-}
-
-/* Float weights: several tiles at once, for enough chains of fma and few loads of activations.
- * Quantised ones: one, read from end to end. Small matrices are cut fine, so that every thread gets
- * its part. */
-static void product_run(struct product *p)
-{
-    assert(p->x->cols == p->w->cols && (!wk_type_quantised(p->w->type) || p->x->quantised));
-    uint32_t tiles = (p->w->rows + WK_TILE - 1) / WK_TILE;
-    bool many = tiles >= WK_GROUP * 2 * wk_pool_threads(p->e->pool);
-    p->group = many && !wk_type_quantised(p->w->type) ? WK_GROUP : 1;
-    wk_pool_run(p->e->pool, product_item, p, (tiles + p->group - 1) / p->group);
 }
 
 size_t wk_matmul_scratch(const struct wk_engine *e, enum wk_type type, uint32_t n, uint32_t rows,
@@ -131,25 +124,215 @@ size_t wk_matmul_scratch(const struct wk_engine *e, enum wk_type type, uint32_t 
     return wk_blas_wants(e, type, n) ? wk_blas_scratch(e, cols) : 0;
 }
 
+void wk_matmul_many(const struct wk_engine *e, const struct wk_product *products, size_t n_products,
+                    const struct wk_act *x, void *scratch)
+{
+    struct many p = {.e = e, .x = x};
+    size_t tiles = 0, items = 0, n = 0;
+    assert(n_products <= WK_PRODUCTS_MAX);
+    for (size_t i = 0; i < n_products; i++) {
+        const struct wk_product *product = &products[i];
+        check(product->w, x);
+        if (wk_blas_wants(e, product->w->type, x->n)) {
+            wk_blas_matmul(e, product->w, x, product->y, product->ldy, scratch);
+            continue;
+        }
+        p.part[n++] = (struct part){.product = product, .step = tiles_at_once(e, product->w)};
+        tiles += tiles_of(product->w);
+    }
+    for (struct part *part = p.part; part < p.part + n; part++) {
+        part->item = item_tiles(e, tiles, x->n);
+        if (part->item < part->step)
+            part->item = part->step;
+        part->items = (tiles_of(part->product->w) + (size_t)part->item - 1) / part->item;
+        items += part->items;
+    }
+    wk_pool_run(e->pool, many_item, &p, items);
+}
+
 void wk_matmul(const struct wk_engine *e, const struct wk_matrix *w, const struct wk_act *x,
                float *y, size_t ldy, void *scratch)
 {
-    if (wk_blas_wants(e, w->type, x->n)) {
-        wk_blas_matmul(e, w, x, y, ldy, scratch);
+    wk_matmul_many(e, &(struct wk_product){w, y, ldy}, 1, x, scratch);
+}
+
+/* ------------------------------------------------------------------ gate, up and SwiGLU */
+
+/* A unit is what becomes one block of the result: UNIT tiles of gate and of up. */
+enum { UNIT = WK_BLOCK / WK_TILE };
+
+struct swiglu {
+    const struct wk_engine *e;
+    const struct wk_matrix *gate, *up;
+    const struct wk_act *x;
+    uint32_t units;   /* of an item */
+    float *f32;       /* [n, gate->rows], or NULL */
+    struct wk_q8 *q8; /* blocks of the same, or NULL */
+};
+
+/* silu(gate) * up of one unit for rows [row, row + n): lanes in gate and up [tiles, n, WK_TILE]. */
+static void store_unit(const struct swiglu *p, uint32_t unit, uint32_t tiles, uint32_t row,
+                       uint32_t n, float *gate, const float *up)
+{
+    uint32_t first = unit * WK_BLOCK, cols = min_u32(WK_BLOCK, p->gate->rows - first);
+    size_t blocks = wk_act_bytes(1, p->gate->rows) / sizeof *p->q8;
+    p->e->table->swiglu(gate, up, gate, (size_t)tiles * n * WK_TILE);
+    for (uint32_t i = 0; i < n; i++) {
+        float block[WK_BLOCK] = {0}; /* what padding lanes hold is left out */
+        for (uint32_t t = 0; t < tiles; t++)
+            memcpy(block + (size_t)t * WK_TILE, gate + (size_t)(t * n + i) * WK_TILE,
+                   min_u32(WK_TILE, cols - t * WK_TILE) * sizeof *block);
+        if (p->f32 != NULL)
+            memcpy(p->f32 + (size_t)(row + i) * p->gate->rows + first, block, cols * sizeof *block);
+        if (p->q8 != NULL)
+            p->e->table->quantise(block, 1, p->q8 + (row + i) * blocks + unit);
+    }
+}
+
+static void swiglu_item(void *arg, size_t item)
+{
+    const struct swiglu *p = arg;
+    _Alignas(WK_ALIGN) float gate[UNIT * WK_ROWS * WK_TILE];
+    _Alignas(WK_ALIGN) float up[UNIT * WK_ROWS * WK_TILE];
+    uint32_t tiles = tiles_of(p->gate), unit = (uint32_t)item * p->units;
+    for (uint32_t end = unit + p->units; unit < end && unit * UNIT < tiles; unit++) {
+        uint32_t width = min_u32(UNIT, tiles - unit * UNIT);
+        for (uint32_t row = 0; row < p->x->n; row += WK_ROWS) {
+            struct wk_dot d = dot_of(p->gate, p->x, unit * UNIT, width, row);
+            p->e->table->dot[p->gate->type](&d, gate);
+            d = dot_of(p->up, p->x, unit * UNIT, width, row);
+            p->e->table->dot[p->up->type](&d, up);
+            store_unit(p, unit, width, row, d.n, gate, up);
+        }
+    }
+}
+
+/* OpenBLAS, which multiplies whole matrices only, needs room for up beside the result. */
+size_t wk_swiglu_scratch(const struct wk_engine *e, enum wk_type type, uint32_t n, uint32_t rows,
+                         uint32_t cols)
+{
+    if (!wk_blas_wants(e, type, n))
+        return 0;
+    return align((size_t)n * rows * sizeof(float)) + wk_blas_scratch(e, cols);
+}
+
+static void swiglu_blas(const struct swiglu *p, void *scratch)
+{
+    uint32_t n = p->x->n, rows = p->gate->rows;
+    void *rest = (uint8_t *)scratch + align((size_t)n * rows * sizeof(float));
+    wk_blas_matmul(p->e, p->gate, p->x, p->f32, rows, rest);
+    wk_blas_matmul(p->e, p->up, p->x, scratch, rows, rest);
+    wk_swiglu(p->e, p->f32, scratch, p->f32, (size_t)n * rows);
+}
+
+void wk_act_swiglu(const struct wk_engine *e, struct wk_act *act, const struct wk_matrix *gate,
+                   const struct wk_matrix *up, const struct wk_act *x, float *f32_or_null,
+                   void *q8_or_null, void *scratch)
+{
+    struct swiglu p = {
+        .e = e, .gate = gate, .up = up, .x = x, .f32 = f32_or_null, .q8 = q8_or_null};
+    uint32_t units = (tiles_of(gate) + UNIT - 1) / UNIT;
+    check(gate, x);
+    check(up, x);
+    assert(gate->rows == up->rows);
+    if (wk_blas_wants(e, gate->type, x->n) && wk_blas_wants(e, up->type, x->n) && p.f32 != NULL) {
+        swiglu_blas(&p, scratch);
+        wk_act_set(e, act, p.f32, x->n, gate->rows, q8_or_null);
         return;
     }
-    struct product p = {.e = e, .w = w, .x = x, .y = y, .ldy = ldy};
-    product_run(&p);
+    p.units = item_tiles(e, units, x->n);
+    wk_pool_run(e->pool, swiglu_item, &p, (units + (size_t)p.units - 1) / p.units);
+    *act = (struct wk_act){.n = x->n,
+                           .cols = gate->rows,
+                           .f32 = f32_or_null,
+                           .q8 = q8_or_null,
+                           .quantised = q8_or_null != NULL};
+}
+
+/* ------------------------------------------------------------------ exact sums */
+
+/* What failed anywhere: bits. */
+enum { PIECE = 1, TOTAL = 2 };
+
+struct sums {
+    const struct wk_engine *e;
+    const struct wk_matrix *w;
+    const struct wk_act *x;
+    uint32_t piece, step, item; /* columns of a piece, tiles at once and of an item */
+    int64_t *sum;               /* [n, rows], or NULL and */
+    float *residual;            /* [n, rows] */
+    atomic_uint failed;
+};
+
+/* Where the sums go. */
+static bool deliver(const struct sums *p, const struct wk_dot *d, uint32_t tile, uint32_t row,
+                    const int64_t *sum)
+{
+    bool ok = true;
+    for (uint32_t t = 0; t < d->tiles; t++) {
+        uint32_t first = (tile + t) * WK_TILE, lanes = min_u32(WK_TILE, p->w->rows - first);
+        for (uint32_t i = 0; i < d->n; i++, sum += WK_TILE) {
+            size_t at = (size_t)(row + i) * p->w->rows + first;
+            if (p->sum != NULL)
+                memcpy(p->sum + at, sum, lanes * sizeof *sum);
+            else
+                ok = p->e->table->sum_add(sum, p->residual + at, lanes) && ok;
+        }
+    }
+    return ok;
+}
+
+static void sum_item(void *arg, size_t item)
+{
+    struct sums *p = arg;
+    _Alignas(WK_ALIGN) int64_t sum[RESULTS];
+    uint32_t tile = (uint32_t)item * p->item, end = min_u32(tile + p->item, tiles_of(p->w));
+    unsigned failed = 0;
+    for (uint32_t tiles; tile < end; tile += tiles) {
+        tiles = min_u32(p->step, end - tile);
+        for (uint32_t row = 0; row < p->x->n; row += WK_ROWS) {
+            struct wk_dot d = dot_of(p->w, p->x, tile, tiles, row);
+            d.piece = p->piece;
+            d.sum = sum;
+            /* A padding lane fails only beside real ones: its weights are 0, so only an activation
+             * that is not finite can spoil it, and that spoils every row. */
+            if (!p->e->table->dot[p->w->type](&d, NULL))
+                failed |= PIECE;
+            if (!deliver(p, &d, tile, row, sum))
+                failed |= TOTAL;
+        }
+    }
+    if (failed != 0)
+        atomic_fetch_or_explicit(&p->failed, failed, memory_order_relaxed);
 }
 
 /* OpenBLAS takes no part here: a piece is 64 to 256 columns, and each would be a product of its
  * own. */
+static unsigned sums_run(struct sums *p)
+{
+    assert(p->piece > 0 && (p->piece % WK_BLOCK == 0 || p->piece >= p->w->cols));
+    check(p->w, p->x);
+    uint32_t tiles = tiles_of(p->w);
+    p->step = tiles_at_once(p->e, p->w);
+    p->item = item_tiles(p->e, tiles, p->x->n);
+    if (p->item < p->step)
+        p->item = p->step;
+    wk_pool_run(p->e->pool, sum_item, p, (tiles + (size_t)p->item - 1) / p->item);
+    return atomic_load_explicit(&p->failed, memory_order_relaxed);
+}
+
 bool wk_matmul_sum(const struct wk_engine *e, const struct wk_matrix *w, const struct wk_act *x,
                    uint32_t piece, int64_t *sum, void *scratch)
 {
     (void)scratch;
-    assert(piece > 0 && (piece % WK_BLOCK == 0 || piece >= w->cols));
-    struct product p = {.e = e, .w = w, .x = x, .sum = sum, .piece = piece};
-    product_run(&p);
-    return !atomic_load_explicit(&p.failed, memory_order_relaxed);
+    struct sums p = {.e = e, .w = w, .x = x, .piece = piece, .sum = sum};
+    return sums_run(&p) == 0;
+}
+
+enum wk_sum_fault wk_matmul_add(const struct wk_engine *e, const struct wk_matrix *w,
+                                const struct wk_act *x, uint32_t piece, float *residual)
+{
+    struct sums p = {.e = e, .w = w, .x = x, .piece = piece, .residual = residual};
+    unsigned failed = sums_run(&p);
+    return (failed & PIECE) != 0 ? WK_SUM_PIECE : failed != 0 ? WK_SUM_TOTAL : WK_SUM_OK;
 }

@@ -256,6 +256,7 @@ WK_INLINE bool q_parts(enum wk_type type, const struct wk_dot *d, uint32_t t, ui
     const uint32_t end = (d->col + d->cols) / WK_BLOCK;
     const uint32_t piece = d->sum != NULL ? d->piece / WK_BLOCK : UINT32_MAX;
     uint32_t b = d->col / WK_BLOCK, left = piece;
+    const bool cold = rows == 1 || (d->cold && i == 0 && part == 0);
     struct q_sums sums = {.top = q_none()};
     if (d->sum != NULL) { /* every piece adds the bits of WK_UNIT64 */
         const uint32_t pieces = (end - b + piece - 1) / piece;
@@ -269,8 +270,7 @@ WK_INLINE bool q_parts(enum wk_type type, const struct wk_dot *d, uint32_t t, ui
         const uint32_t last = stretch < end ? stretch : end;
         const uint8_t *run = tile + wk_run_at(type, b), *head = tile + wk_head_at(type, b, n);
         for (; b < last; b++, run += run_bytes) {
-            if (rows ==
-                1) { /* all that lies PREFETCH bytes behind this run and its share of heads */
+            if (cold) { /* all that lies PREFETCH bytes behind this run and its share of heads */
                 prefetch(run, run_bytes);
                 if (block == 1 || b % block * 64 < head_bytes)
                     prefetch(head + b % block * 64, block == 1 ? head_bytes : 64);

@@ -149,6 +149,17 @@ static bool dot_pieces(const struct wk_dot *d, enum wk_type type, dot_fn *dot, f
 WK_TYPES(DOT)
 #undef DOT
 
+static bool sum_add(const int64_t *sum, float *x, size_t n)
+{
+    const int64_t limit = INT64_C(1) << 53; /* 2^23 in units of 2^-30 */
+    for (size_t i = 0; i < n; i++) {
+        if (sum[i] <= -limit || sum[i] >= limit)
+            return false;
+        x[i] += (float)((double)sum[i] * 0x1p-30);
+    }
+    return true;
+}
+
 /* ------------------------------------------------------------------ element by element */
 
 /* Adds the 16 lanes: 8, 4, 2, 1. */
@@ -257,6 +268,7 @@ void wk_fill_ref(struct wk_table *table)
         .name = "ref",
         .blas_rows = 8,
         .quantise = quantise,
+        .sum_add = sum_add,
         .square = square,
         .scale = scale,
         .swiglu = swiglu,

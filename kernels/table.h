@@ -39,6 +39,7 @@ struct wk_dot {
      * 2^-30. */
     uint32_t piece;
     int64_t *sum;
+    bool cold; /* the tiles come from memory, the next ones after them: worth a prefetch */
 };
 
 /* One KV block and up to WK_QUERIES queries of its KV head. */
@@ -64,6 +65,9 @@ struct wk_table {
     bool (*dot[WK_TYPE_COUNT])(const struct wk_dot *d, float *out);
     /* Blocks of WK_BLOCK activations to 8 bits. */
     void (*quantise)(const float *x, size_t n_blocks, struct wk_q8 *out);
+    /* x[i] += (float)(sum[i] * 2^-30); false when a |sum[i]| is not below 2^53, from where on x is
+     * left. */
+    bool (*sum_add)(const int64_t *sum, float *x, size_t n);
     /* Sum of squares in 16 virtual lanes. */
     float (*square)(const float *x, size_t n);
     /* y[i] = (x[i] * scale) * weight[i]; y may be x. */
@@ -100,7 +104,6 @@ void wk_cpu_relax(void);
 
 /* Bytes of a packed tile of `cols` columns (cols checked by wk_matrix_bytes). */
 size_t wk_tile_bytes(enum wk_type type, uint32_t cols);
-bool wk_type_quantised(enum wk_type type);
 
 /* Floating weights of w through OpenBLAS (gemm_blas.c): whether it would be faster, scratch bytes,
  * and the product as wk_matmul has it. */

@@ -517,7 +517,7 @@ START_TEST(a_layer_stops_only_at_its_sums)
     rig_open(&rig);
     enum { N = 3, DIM = 64 };
     static float x[N * DIM], normed[N * DIM], q[N * DIM], k[N * 32], v[N * 32], heads[N * DIM];
-    static float gate[N * 288], up[N * 288], cosines[N * 8], sines[N * 8];
+    static float hidden[N * 288], cosines[N * 8], sines[N * 8];
     static int64_t sum[N * DIM];
     const struct weft_layer_buffers b = {.x = x,
                                          .normed = normed,
@@ -525,8 +525,7 @@ START_TEST(a_layer_stops_only_at_its_sums)
                                          .k = k,
                                          .v = v,
                                          .heads = heads,
-                                         .gate = gate,
-                                         .up = up,
+                                         .hidden = hidden,
                                          .cos = cosines,
                                          .sin = sines,
                                          .sum = sum};

@@ -125,6 +125,7 @@ $(B)/tests/%: $(B)/tests/%.o $(TEST_LIB) $(B)/libweft.a
 	$(call say,LD,$@)$(CC) $(VFLAGS) $(LDFLAGS) $(WRAP_$(@F)) -o $@ $< $(OBJ_$(@F)) $(TEST_LIB) $(B)/libweft.a $(LIBS) $(TEST_LIBS)
 
 $(B)/tests/test_tool_model: | $(B)/tests/tool_model
+$(B)/tests/test_bench_kernels: | $(B)/tests/bench_kernels
 
 tests: all $(TEST_BIN) $(TOOL_BIN) ## build the tests without running them
 check: tests ## run the whole suite of this tree
@@ -136,9 +137,10 @@ fuzzers: $(FUZZ_BIN)
 fuzz: ## run each fuzzer for FUZZ_SECONDS (60)
 	$(Q)scripts/fuzz
 
-bench: all $(BENCH_BIN) ## run the benchmarks (the machine should be otherwise idle)
-	$(Q)for b in $(BENCH_BIN); do echo "== $$b"; \
-		WEFT_SOURCE_DIR=$$PWD WEFT_BUILD_DIR=$$PWD/$(B) $$b || exit 1; done
+ARGS_bench_kernels := -o build/bench.csv
+bench: all $(BENCH_BIN) ## run the benchmarks (the machine should be otherwise idle); build/bench.csv has the kernels
+	$(Q)$(foreach b,$(BENCH_BIN),echo "== $b" && \
+		WEFT_SOURCE_DIR=$$PWD WEFT_BUILD_DIR=$$PWD/$(B) $b $(ARGS_$(notdir $b)) &&) true
 
 install: all ## install below DESTDIR and PREFIX
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(SYSCONFDIR)/weft \

@@ -13,7 +13,7 @@
 #include "base/text.h"
 
 /* weft_type_supported, for people */
-#define TYPES_OF_MATRICES                                                                          \
+#define TYPES_OF_MATRICES \
     "F32 F16 BF16 Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS TQ1_0 TQ2_0"
 
 static const char *const role_names[WEFT_ROLE_COUNT] = {

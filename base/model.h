@@ -141,13 +141,19 @@ char *weft_shard_name(char *buf, size_t n, const struct weft_shard_run *run, enu
 void weft_shard_read(const struct weft_model *m, const uint8_t *file,
                      const struct weft_shard_part *part, uint64_t offset, void *buf, size_t size);
 
+/* Numbers of a KV cache, as on the wire and in kv_names. Q8_0: an f16 scale and a byte for each of
+ * at most 32 elements of a head. */
+enum weft_kv { WEFT_KV_F16, WEFT_KV_F32, WEFT_KV_Q8_0, WEFT_KV_COUNT };
+/* "f16", "f32", "q8_0", NULL: in the order of enum weft_kv. */
+extern const char *const weft_kv_names[WEFT_KV_COUNT + 1];
+
 /* Memory a whole layer, the embedding or the head needs once packed (kernels pad rows to 16), and
- * KV bytes of one position of one layer (f16: 2 bytes an element). */
+ * KV bytes of one position of one layer. */
 uint64_t weft_layer_weight_bytes(const struct weft_model *m, uint32_t layer);
 uint64_t weft_embed_weight_bytes(const struct weft_model *m);
 uint64_t
 weft_head_weight_bytes(const struct weft_model *m); /* with norm; the tied matrix included */
-uint64_t weft_kv_position_bytes(const struct weft_model *m, uint32_t elem_bytes);
+uint64_t weft_kv_position_bytes(const struct weft_model *m, enum weft_kv kv);
 /* Most scratch a stage of this model takes for steps of batch_rows rows (base/scratch.c): what the
  * planner counts and what daemon/stage.c keeps within. */
 uint64_t weft_stage_scratch_bound(const struct weft_model *m, uint32_t batch_rows);

@@ -14,6 +14,12 @@
 #define PANEL_COLS_MAX 512u
 #define PANEL_COL_BYTES (256u * 4)
 #define THREADS_MAX 64u
+/* A long context divided between threads: for each head 64 results of a block, each its values
+ * (rounded up to a cache line) and a line for maximum and sum, and 16 states of at most a line
+ * (kernels/attention.c). */
+#define ATTENTION_PARTS 64u
+#define ATTENTION_STATES 16u
+#define LINE_BYTES 64u
 
 static uint64_t max_u64(uint64_t a, uint64_t b)
 {
@@ -63,7 +69,11 @@ uint64_t weft_stage_scratch_bound(const struct weft_model *m, uint32_t batch_row
     else
         row += m->ffn_dim * f32 + 64; /* the product with up through OpenBLAS, aligned */
 
-    uint64_t bytes = batch_rows * row + SLACK_BYTES;
+    const uint64_t part = (m->head_dim * sizeof(float) + LINE_BYTES - 1) / LINE_BYTES + 1;
+    const uint64_t attention =
+        m->n_heads * (ATTENTION_PARTS * part + ATTENTION_STATES) * LINE_BYTES;
+
+    uint64_t bytes = batch_rows * row + attention + SLACK_BYTES;
     if (!weft_model_quantised(m))
         bytes +=
             THREADS_MAX * PANEL_COL_BYTES * (widest < PANEL_COLS_MAX ? widest : PANEL_COLS_MAX);

@@ -235,7 +235,14 @@ uint64_t weft_head_weight_bytes(const struct weft_model *m)
            packed_bytes(m, WEFT_ROLE_OUTPUT_NORM, 0);
 }
 
-uint64_t weft_kv_position_bytes(const struct weft_model *m, uint32_t elem_bytes)
+const char *const weft_kv_names[WEFT_KV_COUNT + 1] = {
+    [WEFT_KV_F16] = "f16", [WEFT_KV_F32] = "f32", [WEFT_KV_Q8_0] = "q8_0"};
+
+uint64_t weft_kv_position_bytes(const struct weft_model *m, enum weft_kv kv)
 {
-    return 2 * (uint64_t)m->n_kv_heads * m->head_dim * elem_bytes; /* K and V */
+    const uint64_t dim = m->head_dim, runs = (dim + 31) / 32; /* they begin anew at each head */
+    const uint64_t head = kv == WEFT_KV_F32   ? 4 * dim
+                          : kv == WEFT_KV_F16 ? 2 * dim
+                                              : dim + 2 * runs;
+    return 2 * m->n_kv_heads * head; /* K and V */
 }

@@ -65,7 +65,10 @@ static int merge_options(struct weft_app *app, weft_err *err)
     if (o->predict >= 0)
         f->predict = (uint32_t)o->predict;
     if (o->kv != NULL)
-        f->kv_f32 = strcmp(o->kv, "f32") == 0;
+        for (int kv = 0; kv < WEFT_KV_COUNT; kv++)
+            if (strcmp(o->kv, weft_kv_names[kv]) ==
+                0) /* one of them: the table of options checked */
+                f->kv = (enum weft_kv)kv;
     if (o->gemm != NULL)
         f->gemm_weft = strcmp(o->gemm, "weft") == 0;
     if (o->given.temperature)
@@ -149,7 +152,7 @@ static void deploy(struct weft_app *app)
         .context = app->file.context,
         .sessions = app->file.sessions,
         .batch_rows = app->file.batch_rows,
-        .kv_f32 = app->file.kv_f32,
+        .kv = app->file.kv,
         .gemm_weft = app->file.gemm_weft,
     };
     app->progress = weft_progress_open(app->err_tty, app->file.n_devices);
@@ -208,7 +211,7 @@ static int make_plan(struct weft_app *app, weft_err *err)
         .n_devices = f->n_devices,
         .cost = {.context = f->context,
                  .sessions = f->sessions,
-                 .kv_elem_bytes = f->kv_f32 ? 4 : 2,
+                 .kv = f->kv,
                  .batch_rows = f->batch_rows,
                  .stage_scratch_bytes = weft_stage_scratch_bound(&app->model, f->batch_rows),
                  .goal = (enum weft_goal)f->goal,

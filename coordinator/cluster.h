@@ -81,7 +81,8 @@ struct weft_deployment {
     const uint8_t *file;            /* the mapped GGUF, as long */
     const struct weft_plan *plan;   /* copied */
     uint32_t context, sessions, batch_rows;
-    bool kv_f32, gemm_weft;
+    enum weft_kv kv;
+    bool gemm_weft;
 };
 /* Takes the lease on the plan's devices, sends what they lack, connects the ring. */
 void weft_cluster_deploy(struct weft_cluster *c, const struct weft_deployment *d,

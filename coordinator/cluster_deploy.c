@@ -136,7 +136,7 @@ static void ask_deploy(struct device *d)
     deploy.context = c->deployment.context;
     deploy.sessions = c->deployment.sessions;
     deploy.batch_rows = c->deployment.batch_rows;
-    deploy.kv = c->deployment.kv_f32 ? WEFT__KV_TYPE__KV_F32 : WEFT__KV_TYPE__KV_F16;
+    deploy.kv = (Weft__KvType)c->deployment.kv; /* the same numbers */
     deploy.gemm = c->deployment.gemm_weft ? WEFT__GEMM__GEMM_WEFT : WEFT__GEMM__GEMM_OPENBLAS;
     env.body_case = WEFT__ENVELOPE__BODY_DEPLOY;
     env.deploy = &deploy;

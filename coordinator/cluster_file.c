@@ -96,7 +96,6 @@ static int read_layers(struct weft_yaml_doc *doc, const struct weft_yaml_node *n
 
 static const char *const goal_names[] = {
     [WEFT_GOAL_LATENCY] = "latency", [WEFT_GOAL_THROUGHPUT] = "throughput", NULL};
-static const char *const kv_names[] = {"f16", "f32", NULL};
 static const char *const gemm_names[] = {"openblas", "weft", NULL};
 
 #define AT(type, field) .offset = offsetof(struct type, field)
@@ -201,7 +200,7 @@ static const struct weft_yaml_field file_fields[] = {
      .min = 1,
      .max = BATCH_ROWS_MAX},
     {.key = "goal", .kind = WEFT_YAML_ENUM, AT(raw_file, goal), .names = goal_names},
-    {.key = "kv", .kind = WEFT_YAML_ENUM, AT(raw_file, kv), .names = kv_names},
+    {.key = "kv", .kind = WEFT_YAML_ENUM, AT(raw_file, kv), .names = weft_kv_names},
     {.key = "gemm", .kind = WEFT_YAML_ENUM, AT(raw_file, gemm), .names = gemm_names},
     {.key = "system",
      .kind = WEFT_YAML_STRING,
@@ -408,7 +407,7 @@ static int take_file(struct weft_yaml_doc *doc, const char *path, const struct r
         .predict = raw->predict,
         .batch_rows = raw->batch_rows,
         .goal = raw->goal,
-        .kv_f32 = raw->kv == 1,
+        .kv = (enum weft_kv)raw->kv,
         .gemm_weft = raw->gemm == 1,
         .system = raw->system != NULL && raw->system[0] != '\0' ? raw->system : NULL,
         .sampling = raw->sampling,

@@ -34,7 +34,7 @@ struct weft_cluster_file {
     uint32_t predict;    /* tokens of an answer at most; 0: up to the context */
     uint32_t batch_rows; /* 64 */
     int goal;            /* weft_goal: latency | throughput */
-    bool kv_f32;         /* kv: f16 | f32 */
+    enum weft_kv kv;     /* kv: f16 | f32 | q8_0 */
     bool gemm_weft;      /* gemm: openblas | weft */
     char *system;        /* system prompt, or NULL */
     struct weft_sampling_options sampling;

@@ -212,7 +212,7 @@ static void describe_model(struct bench *b)
     b->setup.model = app->model.name;
     b->setup.file = app->opt->model != NULL ? app->opt->model : app->file.model;
     b->setup.type = weft_tensor_type_info(most)->name;
-    b->setup.kv = app->file.kv_f32 ? "f32" : "f16";
+    b->setup.kv = weft_kv_names[app->file.kv];
     b->setup.gemm = app->file.gemm_weft || weft_model_quantised(&app->model) ? "weft" : "openblas";
     b->setup.context = app->file.context;
     b->setup.batch_rows = app->file.batch_rows;

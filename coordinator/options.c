@@ -103,7 +103,10 @@ static int store_name(const struct weft_option *o, const char *text, const char 
             return 0;
         }
         used += (size_t)snprintf(expected + used, sizeof expected - used, "%s%s",
-                                 i > 0 ? " or " : "", o->names[i]);
+                                 i == 0                    ? ""
+                                 : o->names[i + 1] != NULL ? ", "
+                                                           : " or ",
+                                 o->names[i]);
     }
     const char *near = weft_near_miss(text, o->names);
     if (near != NULL)

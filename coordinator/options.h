@@ -40,7 +40,7 @@ struct weft_options {
     const char *prompt_file; /* --prompt-file FILE      WEFT_PROMPT_FILE */
     bool raw;                /* --raw                   WEFT_RAW */
     bool json;               /* --json                  WEFT_JSON */
-    const char *kv;          /* --kv f16|f32            WEFT_KV; NULL: not given */
+    const char *kv;          /* --kv f16|f32|q8_0       WEFT_KV; NULL: not given */
     const char *gemm;        /* --gemm openblas|weft    WEFT_GEMM */
     struct weft_sampling_options
         sampling; /* --temp --top-k --top-p --min-p --repeat-penalty --seed */

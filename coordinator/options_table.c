@@ -18,7 +18,7 @@
 #define THREADS_MAX 64        /* of a kernel pool */
 #define REPETITIONS_MAX 10000 /* a deviation is known long before */
 
-static const char *const kv_names[] = {"f16", "f32", NULL};
+static const char *const kv_names[] = {"f16", "f32", "q8_0", NULL};
 static const char *const gemm_names[] = {"openblas", "weft", NULL};
 static const char *const output_names[] = {"md", "csv", "json", NULL};
 
@@ -99,7 +99,7 @@ const struct weft_option weft_option_table[WEFT_OPTION_COUNT] = {
                         .names = kv_names,
                         .commands = PLANS,
                         .argument = "TYPE",
-                        .help = "numbers of the KV cache: f16 or f32",
+                        .help = "numbers of the KV cache: f16, f32 or q8_0",
                         .usual = "f16"},
     [WEFT_OPTION_GEMM] = {.name = "gemm",
                           .variable = "WEFT_GEMM",

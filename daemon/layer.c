@@ -9,7 +9,8 @@
 #include "daemon/stage.h"
 
 #define DAMAGED "(values out of range; is the model damaged?)"
-#define F16_LIMIT 65520.0f /* from here on a value rounds to infinity in f16 */
+#define F16_LIMIT 65520.0f           /* from here on a value rounds to infinity in f16 */
+#define Q8_0_LIMIT (127 * F16_LIMIT) /* the same for the scale, a 127th of the greatest value */
 
 int weft_layer_find(const struct weft_store *s, uint32_t number, struct weft_layer_weights *ret,
                     weft_err *err)
@@ -104,18 +105,21 @@ static int residual(const struct weft_layer *l, const char *half, weft_err *err)
  * weight. */
 static int check_range(const struct weft_layer *l, const float *x, size_t n, weft_err *err)
 {
-    const bool f16 = l->kv->type == WK_KV_F16;
-    const float limit = f16 ? F16_LIMIT : INFINITY;
+    static const struct {
+        float limit;
+        const char *text;
+    } types[] = {
+        [WK_KV_F32] = {INFINITY, "a key or value is not finite " DAMAGED},
+        [WK_KV_F16] = {F16_LIMIT, "a key or value is too large for an f16 cache "
+                                  "(kv: f32 holds more; or is the model damaged?)"},
+        [WK_KV_Q8_0] = {Q8_0_LIMIT, "a key or value is too large for a q8_0 cache "
+                                    "(kv: f32 holds more; or is the model damaged?)"},
+    };
+    const float limit = types[l->kv->type].limit;
     bool ok = true;
     for (size_t i = 0; i < n; i++)
         ok &= fabsf(x[i]) < limit; /* false for NaN */
-    if (ok)
-        return 0;
-    return overflow(l, "attention",
-                    f16 ? "a key or value is too large for an f16 cache "
-                          "(kv: f32 holds more; or is the model damaged?)"
-                        : "a key or value is not finite " DAMAGED,
-                    err);
+    return ok ? 0 : overflow(l, "attention", types[l->kv->type].text, err);
 }
 
 /* Stores the rows' keys and values and lets their queries look at the cache, session by session. */
@@ -132,7 +136,7 @@ static void attend(struct weft_layer *l)
         const struct wk_kv *kv = &l->kv[s->slot];
         wk_kv_put(l->engine, kv, s->position, s->rows, b->k + row * kv_row, b->v + row * kv_row);
         wk_attention(l->engine, kv, b->q + row * q_row, s->rows, m->n_heads, s->position, scale,
-                     b->heads + row * q_row);
+                     b->heads + row * q_row, b->attention);
         row += s->rows;
     }
 }

@@ -35,7 +35,8 @@ struct weft_layer_buffers {
     float *cos, *sin; /* [rows, rope_dim / 2]: angles of the rows' positions, for all layers */
     void *q8;         /* 8-bit activations of dim or of heads; NULL: no matrix is quantised */
     int64_t *sum;     /* [rows, dim] in units of 2^-30; NULL: the member is alone */
-    void *matmul;     /* scratch of the kernels */
+    void *matmul;     /* scratch of the products */
+    void *attention;  /* scratch of attention; NULL with one thread */
 };
 
 enum weft_layer_point { WEFT_LAYER_ATTENTION, WEFT_LAYER_ATTENTION_SUM, WEFT_LAYER_FFN_SUM };

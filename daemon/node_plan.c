@@ -88,8 +88,10 @@ static int check_deploy(const Weft__Deploy *d, const struct weft_model *m, weft_
     if (d->batch_rows == 0 || d->batch_rows > WEFT_BATCH_ROWS_MAX)
         return weft_fail(err, WEFT_ELIMIT, "steps of %u rows, expected 1 to %u", d->batch_rows,
                          WEFT_BATCH_ROWS_MAX);
-    if (d->kv != WEFT__KV_TYPE__KV_F16 && d->kv != WEFT__KV_TYPE__KV_F32)
-        return weft_fail(err, WEFT_EUNSUPPORTED, "KV type %d", (int)d->kv);
+    if (d->kv != WEFT__KV_TYPE__KV_F16 && d->kv != WEFT__KV_TYPE__KV_F32 &&
+        d->kv != WEFT__KV_TYPE__KV_Q8_0)
+        return weft_fail(err, WEFT_EUNSUPPORTED, "KV type %d, this daemon knows f16, f32 and q8_0",
+                         (int)d->kv);
     if (d->gemm != WEFT__GEMM__GEMM_OPENBLAS && d->gemm != WEFT__GEMM__GEMM_WEFT)
         return weft_fail(err, WEFT_EUNSUPPORTED, "gemm %d", (int)d->gemm);
     if (d->n_mine == 0 || d->n_mine > WEFT_NODE_STAGES_MAX)
@@ -387,7 +389,9 @@ int node_epoch_open(struct weft_node *n, const Weft__Deploy *d, struct node_epoc
     e->context = d->context;
     e->n_slots = d->sessions;
     e->batch_rows = d->batch_rows;
-    e->kv = d->kv == WEFT__KV_TYPE__KV_F32 ? WK_KV_F32 : WK_KV_F16;
+    e->kv = d->kv == WEFT__KV_TYPE__KV_F32    ? WK_KV_F32
+            : d->kv == WEFT__KV_TYPE__KV_Q8_0 ? WK_KV_Q8_0
+                                              : WK_KV_F16; /* check_deploy knows no other */
     e->engine = n->opt.engine;
     /* OpenBLAS never in a model with quantised matrices: its bits are not ref.c's. */
     e->engine.gemm = d->gemm == WEFT__GEMM__GEMM_OPENBLAS && !weft_model_quantised(&model)

@@ -12,8 +12,8 @@
 /* Zeroed memory, aligned to a page; NULL when size is 0 or the address space is used up. The caller
  * has compared the size with the memory that is free: the system itself promises nothing. */
 void *weft_pages_alloc(uint64_t size);
-/* Likewise, for what will be written whole and is read from end to end again and again: from 2 MiB on
- * aligned to that and, where the system allows it, in huge pages, so that no read waits for an
+/* Likewise, for what will be written whole and is read from end to end again and again: from 2 MiB
+ * on aligned to that and, where the system allows it, in huge pages, so that no read waits for an
  * address to be translated. */
 void *weft_pages_alloc_huge(uint64_t size);
 /* `size` as given to weft_pages_alloc or _huge; accepts NULL. */

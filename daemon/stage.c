@@ -143,6 +143,9 @@ static void carve_buffers(struct carver *c, const struct weft_model *m,
     if (needs.q8)
         b->q8 = carve(c, wk_act_bytes(o->batch_rows, (uint32_t)widest));
     b->matmul = carve(c, needs.matmul);
+    const uint64_t attention =
+        o->n_layers > 0 ? wk_attention_scratch(&o->engine, m->n_heads, m->head_dim) : 0;
+    b->attention = attention > 0 ? carve(c, attention) : NULL;
     *logits = o->head ? carve_floats(c, n, m->vocab) : NULL;
 }
 

@@ -50,6 +50,16 @@ static inline v16 v_load_bf16(const uint16_t *p)
     return (v16){widen_bf16(p), widen_bf16(p + 8)};
 }
 
+static inline __m256 widen_i8(const int8_t *p)
+{
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)p)));
+}
+
+static inline v16 v_load_i8(const int8_t *p)
+{
+    return (v16){widen_i8(p), widen_i8(p + 8)};
+}
+
 static inline void v_store_f16(uint16_t *p, v16 v)
 {
     _mm_storeu_si128((void *)p, _mm256_cvtps_ph(v.lo, _MM_FROUND_TO_NEAREST_INT));
@@ -95,6 +105,20 @@ static inline v16 v_where_less(v16 a, v16 b, v16 x, v16 y)
 {
     return (v16){_mm256_blendv_ps(y.lo, x.lo, _mm256_cmp_ps(a.lo, b.lo, _CMP_LT_OQ)),
                  _mm256_blendv_ps(y.hi, x.hi, _mm256_cmp_ps(a.hi, b.hi, _CMP_LT_OQ))};
+}
+
+static inline v16 v_down(v16 v, unsigned k)
+{
+    v.lo = k == 8   ? v.hi
+           : k == 4 ? _mm256_permute2f128_ps(v.lo, v.lo, 0x11)
+           : k == 2 ? _mm256_permute_ps(v.lo, 0xee)
+                    : _mm256_permute_ps(v.lo, 0x55);
+    return v;
+}
+
+static inline float v_first(v16 v)
+{
+    return _mm256_cvtss_f32(v.lo);
 }
 
 static inline __m256 power_of_two(__m256i n)

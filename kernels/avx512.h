@@ -41,6 +41,11 @@ static inline v16 v_load_bf16(const uint16_t *p)
     return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
 }
 
+static inline v16 v_load_i8(const int8_t *p)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)p)));
+}
+
 static inline void v_store_f16(uint16_t *p, v16 v)
 {
     _mm256_storeu_si256((void *)p, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
@@ -84,6 +89,19 @@ static inline v16 v_max(v16 a, v16 b)
 static inline v16 v_where_less(v16 a, v16 b, v16 x, v16 y)
 {
     return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x);
+}
+
+static inline v16 v_down(v16 v, unsigned k)
+{
+    return k == 8   ? _mm512_shuffle_f32x4(v, v, 0xee)
+           : k == 4 ? _mm512_shuffle_f32x4(v, v, 0x55)
+           : k == 2 ? _mm512_permute_ps(v, 0xee)
+                    : _mm512_permute_ps(v, 0x55);
+}
+
+static inline float v_first(v16 v)
+{
+    return _mm512_cvtss_f32(v);
 }
 
 static inline __m512i power_of_two(__m512i n)

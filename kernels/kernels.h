@@ -211,24 +211,32 @@ double wk_log(double x);
 
 /* ------------------------------------------------------------------ attention over the KV cache */
 
-enum wk_kv_type { WK_KV_F32, WK_KV_F16 };
+enum wk_kv_type { WK_KV_F32, WK_KV_F16, WK_KV_Q8_0 };
 
 /* The KV cache of one layer and one session: for each KV head, blocks of WK_KV_BLOCK positions; a
- * block holds K transposed [head_dim, 64], then V [64, head_dim], in the cache's type. */
+ * block holds K transposed [head_dim, 64], then V [64, head_dim], in the cache's type. Q8_0 is
+ * signed bytes; K and V are each followed by f16 scales [runs, 64], one for each position and run
+ * of WK_BLOCK columns of a head (the last run may be shorter), quantised as activations are. */
 struct wk_kv {
     enum wk_kv_type type;
     uint32_t kv_heads, head_dim, capacity; /* capacity in positions, a multiple of WK_KV_BLOCK */
     void *data;                            /* wk_kv_bytes() */
 };
 size_t wk_kv_bytes(enum wk_kv_type type, uint32_t kv_heads, uint32_t head_dim, uint32_t capacity);
-/* Stores k and v [n, kv_heads, head_dim] at positions [position, position + n). */
+/* Stores k and v [n, kv_heads, head_dim] at positions [position, position + n). A number that the
+ * type cannot hold (NaN, infinity, from 65520 on in F16, from 127 times that on in Q8_0) is stored
+ * as NaN or infinity, in Q8_0 with its whole run. */
 void wk_kv_put(const struct wk_engine *e, const struct wk_kv *kv, uint32_t position, uint32_t n,
                const float *k, const float *v);
+/* Scratch bytes with which wk_attention divides a long context between threads; 0 with one. */
+size_t wk_attention_scratch(const struct wk_engine *e, uint32_t heads, uint32_t head_dim);
 /* out [n, heads, head_dim]: row i at position + i attends to positions [0, position + i] of the
  * cache (already put), scale applied to the scores, heads / kv_heads query heads per KV head. Every
  * KV block gives (max, sum, weighted V) from its own maximum; blocks merge in position order.
- * Scores and V sums run over head_dim and positions in order. */
+ * Scores and V sums run over head_dim and positions in order; Q8_0 sums a score run by run, then
+ * multiplies by the scale, and multiplies the weight of V by the scale first. scratch is
+ * wk_attention_scratch() bytes, or NULL: then a context is not divided. */
 void wk_attention(const struct wk_engine *e, const struct wk_kv *kv, const float *q, uint32_t n,
-                  uint32_t heads, uint32_t position, float scale, float *out);
+                  uint32_t heads, uint32_t position, float scale, float *out, void *scratch);
 
 #endif

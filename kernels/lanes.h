@@ -5,16 +5,18 @@
  *   v16                              16 floats in registers
  *   v_set(x) v_load(p) v_store(p, v) all lanes; memory need not be aligned
  *   v_load_f16(p) v_store_f16(p, v)  16 halves
+ *   v_load_i8(p)                     16 signed bytes
  *   v_load_bf16(p)                   16 upper halves of floats
  *   v_add v_sub v_mul v_div          lane by lane
  *   v_fma(a, b, c)                   a * b + c, rounded once
  *   v_min(a, b) v_max(a, b)          a < b ? a : b, a > b ? a : b: b when either is NaN
  *   v_where_less(a, b, x, y)         a < b ? x : y
+ *   v_down(v, k) v_first(v)          lane i + k in lane i < k, k a constant 8, 4, 2 or 1; lane 0
  *   v_scale_exp(p, t)                p * 2^n in two halves as in wk_exp_f32, n in the low bits of t
  *   v_top(v)                         the greatest of the lanes' bits without sign, as an integer
  *   v_add_units(sum, v)              adds 16 lanes, rounded to multiples of 2^-30 (ties to even),
- * to integers in memory in that unit, plus the bits of WK_UNIT64 V_ACCUMULATORS how many v16 a loop
- * may sum in
+ *                                    to integers in memory in that unit, plus the bits of WK_UNIT64
+ *   V_ACCUMULATORS                   how many v16 a loop may sum in
  *
  * Each function repeats its namesake of ref.c operation by operation; see there for the why.
  */
@@ -46,22 +48,18 @@ WK_INLINE v16 v_exp(v16 x)
 
 WK_INLINE float merge_sum(v16 v)
 {
-    float lane[WK_TILE];
-    v_store(lane, v);
-    for (unsigned half = WK_TILE / 2; half > 0; half /= 2)
-        for (unsigned i = 0; i < half; i++)
-            lane[i] += lane[i + half];
-    return lane[0];
+    v = v_add(v, v_down(v, 8));
+    v = v_add(v, v_down(v, 4));
+    v = v_add(v, v_down(v, 2));
+    return v_first(v_add(v, v_down(v, 1)));
 }
 
 WK_INLINE float merge_max(v16 v)
 {
-    float lane[WK_TILE];
-    v_store(lane, v);
-    for (unsigned half = WK_TILE / 2; half > 0; half /= 2)
-        for (unsigned i = 0; i < half; i++)
-            lane[i] = lane[i + half] > lane[i] ? lane[i + half] : lane[i];
-    return lane[0];
+    v = v_max(v_down(v, 8), v);
+    v = v_max(v_down(v, 4), v);
+    v = v_max(v_down(v, 2), v);
+    return v_first(v_max(v_down(v, 1), v));
 }
 
 /* ------------------------------------------------------------------ exact sums */
@@ -280,37 +278,84 @@ static bool sum_add(const int64_t *sum, float *x, size_t n)
 
 /* ------------------------------------------------------------------ attention */
 
-enum { STRIPS = WK_KV_BLOCK / WK_TILE };
+enum {
+    STRIPS = WK_KV_BLOCK / WK_TILE,
+    RUN = 4, /* queries that share the loads of K and V; 8 measured slower with AVX-512 */
+};
 
-WK_INLINE v16 load_kv(const void *data, size_t i, size_t size)
+/* 16 numbers of a cache from element i on. */
+WK_INLINE v16 load_kv(const void *data, size_t i, enum wk_kv_type type)
 {
-    return load_weights((const uint8_t *)data + i * size, size == 4 ? WK_F32 : WK_F16);
+    switch (type) {
+    case WK_KV_F32:
+        return v_load((const float *)data + i);
+    case WK_KV_F16:
+        return v_load_f16((const uint16_t *)data + i);
+    case WK_KV_Q8_0:
+        break;
+    }
+    return v_load_i8((const int8_t *)data + i);
 }
 
-/* Unscaled scores of all positions for n queries (a constant), some strips of 16 positions at once.
- */
-WK_INLINE void scores(const struct wk_attend *a, unsigned n, size_t size, float p[][WK_KV_BLOCK])
+/* 16 scales from a position on, of the run of columns that c is in. */
+WK_INLINE v16 load_scales16(const uint16_t *scales, uint32_t c, unsigned position)
 {
-    const unsigned strips = V_ACCUMULATORS / n < STRIPS ? V_ACCUMULATORS / n : STRIPS;
-    const unsigned step = strips == 3 ? 2 : strips; /* a divisor of STRIPS */
-    for (unsigned s = 0; s < STRIPS; s += step) {
+    return v_load_f16(scales + (size_t)(c / WK_BLOCK) * WK_KV_BLOCK + position);
+}
+
+/* Unscaled scores of `step` strips of 16 positions from strip s on, for n queries (n and step are
+ * constants). */
+WK_INLINE void score_strips(const struct wk_attend *a, const struct wk_query *query, unsigned n,
+                            unsigned s, unsigned step, enum wk_kv_type type, float p[][WK_KV_BLOCK])
+{
+    const uint32_t run = type == WK_KV_Q8_0 ? WK_BLOCK : a->head_dim;
+    uint32_t first = 0;
+    do { /* head_dim is at least 1 */
+        const uint32_t end = a->head_dim - first < run ? a->head_dim : first + run;
         v16 acc[V_ACCUMULATORS];
         WK_UNROLL
         for (unsigned k = 0; k < n * step; k++)
             acc[k] = v_set(0);
-        for (uint32_t c = 0; c < a->head_dim; c++) {
+        for (uint32_t c = first; c < end; c++) {
+            v16 key[STRIPS];
             WK_UNROLL
-            for (unsigned k = 0; k < step; k++) {
-                v16 key = load_kv(a->k, (size_t)c * WK_KV_BLOCK + (s + k) * WK_TILE, size);
+            for (unsigned k = 0; k < step; k++)
+                key[k] = load_kv(a->k, (size_t)c * WK_KV_BLOCK + (s + k) * WK_TILE, type);
+            WK_UNROLL
+            for (unsigned i = 0; i < n; i++) {
+                v16 q = v_set(query[i].q[c]);
                 WK_UNROLL
-                for (unsigned i = 0; i < n; i++)
-                    acc[i * step + k] = v_fma(key, v_set(a->query[i].q[c]), acc[i * step + k]);
+                for (unsigned k = 0; k < step; k++)
+                    acc[i * step + k] = v_fma(key[k], q, acc[i * step + k]);
             }
         }
         WK_UNROLL
-        for (unsigned k = 0; k < n * step; k++)
-            v_store(&p[k / step][(s + k % step) * WK_TILE], acc[k]);
-    }
+        for (unsigned k = 0; k < n * step; k++) {
+            float *at = &p[k / step][(s + k % step) * WK_TILE];
+            if (type == WK_KV_Q8_0)
+                acc[k] = v_fma(acc[k], load_scales16(a->k_scales, first, (s + k % step) * WK_TILE),
+                               first == 0 ? v_set(0) : v_load(at));
+            v_store(at, acc[k]);
+        }
+        first = end;
+    } while (first < a->head_dim);
+}
+
+/* Unscaled scores for n queries (a constant); strips that none of them sees are 0. */
+WK_INLINE void scores(const struct wk_attend *a, const struct wk_query *query, unsigned n,
+                      enum wk_kv_type type, float p[][WK_KV_BLOCK])
+{
+    const unsigned strips = V_ACCUMULATORS / n < STRIPS ? V_ACCUMULATORS / n : STRIPS;
+    const unsigned step = strips == 3 ? 2 : strips; /* a divisor of STRIPS */
+    uint32_t seen = 0;
+    unsigned s = 0;
+    for (unsigned i = 0; i < n; i++)
+        seen = query[i].valid > seen ? query[i].valid : seen;
+    for (; s < STRIPS && s * WK_TILE < seen; s += step)
+        score_strips(a, query, n, s, step, type, p);
+    for (; s < STRIPS; s++)
+        for (unsigned i = 0; i < n; i++)
+            v_store(&p[i][s * WK_TILE], v_set(0));
 }
 
 /* p: scores in, probabilities out (0 where not valid). */
@@ -336,124 +381,184 @@ WK_INLINE void softmax_block(float scale_by, uint32_t valid, float *p, float *ma
     *sum = merge_sum(total);
 }
 
-/* How a query's earlier blocks and this one enter its result. */
+/* How the earlier blocks of up to 16 queries and this one enter their results: a lane each. */
 struct blend {
-    float old, new;
-    bool begun;
+    float old[WK_TILE], new[WK_TILE];
+    bool begun[WK_TILE];
 };
 
-static struct blend merge_block(struct wk_query *q, float max, float sum)
+/* Takes the block's max and sum of n queries [16] into them. */
+WK_INLINE void blend_block(struct wk_query *query, unsigned n, const float *max, const float *sum,
+                           struct blend *b)
 {
-    struct blend b = {0, 1, q->begun};
-    if (q->begun) {
-        float top = max > q->max ? max : q->max;
-        b.old = wk_exp_f32(q->max - top);
-        b.new = wk_exp_f32(max - top);
-        max = top;
-        sum = fmaf(sum, b.new, q->sum * b.old);
+    float top[WK_TILE] = {0}, total[WK_TILE] = {0};
+    for (unsigned i = 0; i < n; i++) {
+        b->begun[i] = query[i].begun;
+        top[i] = query[i].max;
+        total[i] = query[i].sum;
     }
-    q->max = max;
-    q->sum = sum;
-    q->begun = true;
-    return b;
+    v16 new_max = v_load(max), old_max = v_load(top), greater = v_max(new_max, old_max);
+    v16 old = v_exp(v_sub(old_max, greater)), new = v_exp(v_sub(new_max, greater));
+    v_store(b->old, old);
+    v_store(b->new, new);
+    v_store(top, greater);
+    v_store(total, v_fma(v_load(sum), new, v_mul(v_load(total), old)));
+    for (unsigned i = 0; i < n; i++) {
+        query[i].max = b->begun[i] ? top[i] : max[i];
+        query[i].sum = b->begun[i] ? total[i] : sum[i];
+        query[i].begun = true;
+    }
+}
+
+/* Weights of the run of columns at c: of Q8_0 the probabilities times the scale. */
+WK_INLINE void weigh(const struct wk_attend *a, unsigned n, uint32_t c, float p[][WK_KV_BLOCK],
+                     float weight[][WK_KV_BLOCK])
+{
+    WK_UNROLL
+    for (unsigned s = 0; s < STRIPS; s++) {
+        v16 d = load_scales16(a->v_scales, c, s * WK_TILE);
+        for (unsigned i = 0; i < n; i++)
+            v_store(&weight[i][s * WK_TILE], v_mul(v_load(&p[i][s * WK_TILE]), d));
+    }
 }
 
 /* Weighted V of `chunks` times 16 elements from c on, for n queries (both constants): together as
- * far as all of them see, then alone. */
-WK_INLINE void values(const struct wk_attend *a, unsigned n, unsigned chunks, size_t size,
-                      uint32_t c, float p[][WK_KV_BLOCK], const struct blend *blend)
+ * far as all of them see, then alone. Of Q8_0 the weights of a second run of columns follow those
+ * of the first. */
+WK_INLINE void values(const struct wk_attend *a, const struct wk_query *query, unsigned n,
+                      unsigned chunks, enum wk_kv_type type, uint32_t c,
+                      float weight[][WK_KV_BLOCK], const struct blend *blend)
 {
+    const unsigned next = type == WK_KV_Q8_0 ? n : 0;
     v16 acc[V_ACCUMULATORS];
     uint32_t common = WK_KV_BLOCK;
     WK_UNROLL
     for (unsigned i = 0; i < n * chunks; i++)
         acc[i] = v_set(0);
     for (unsigned i = 0; i < n; i++)
-        common = a->query[i].valid < common ? a->query[i].valid : common;
+        common = query[i].valid < common ? query[i].valid : common;
     for (uint32_t j = 0; j < common; j++)
         WK_UNROLL
     for (unsigned k = 0; k < chunks; k++) {
-        v16 v = load_kv(a->v, (size_t)j * a->head_dim + c + k * WK_TILE, size);
+        v16 v = load_kv(a->v, (size_t)j * a->head_dim + c + k * WK_TILE, type);
         WK_UNROLL
         for (unsigned i = 0; i < n; i++)
-            acc[i * chunks + k] = v_fma(v_set(p[i][j]), v, acc[i * chunks + k]);
+            acc[i * chunks + k] = v_fma(v_set(weight[k / 2 * next + i][j]), v, acc[i * chunks + k]);
     }
     WK_UNROLL
     for (unsigned i = 0; i < n; i++) {
-        const struct wk_query *q = &a->query[i];
         WK_UNROLL
         for (unsigned k = 0; k < chunks; k++) {
             v16 sum = acc[i * chunks + k];
             uint32_t at = c + k * WK_TILE;
-            for (uint32_t j = common; j < q->valid; j++)
-                sum = v_fma(v_set(p[i][j]), load_kv(a->v, (size_t)j * a->head_dim + at, size), sum);
-            if (blend[i].begun)
-                sum = v_fma(sum, v_set(blend[i].new),
-                            v_mul(v_load(q->out + at), v_set(blend[i].old)));
-            v_store(q->out + at, sum);
+            for (uint32_t j = common; j < query[i].valid; j++)
+                sum = v_fma(v_set(weight[k / 2 * next + i][j]),
+                            load_kv(a->v, (size_t)j * a->head_dim + at, type), sum);
+            if (blend->begun[i])
+                sum = v_fma(sum, v_set(blend->new[i]),
+                            v_mul(v_load(query[i].out + at), v_set(blend->old[i])));
+            v_store(query[i].out + at, sum);
         }
     }
 }
 
 /* Element c alone: the end of a head whose size is no multiple of 16. */
-static void value(const struct wk_attend *a, const struct wk_query *q, size_t size, uint32_t c,
-                  const float *p, struct blend blend)
+WK_INLINE float value(const struct wk_attend *a, uint32_t valid, enum wk_kv_type type, uint32_t c,
+                      const float *weight)
 {
     float sum = 0;
-    for (uint32_t j = 0; j < q->valid; j++) {
+    for (uint32_t j = 0; j < valid; j++) {
         size_t at = (size_t)j * a->head_dim + c;
-        float v =
-            size == 4 ? ((const float *)a->v)[at] : wk_f16_to_f32(((const uint16_t *)a->v)[at]);
-        sum = fmaf(p[j], v, sum);
+        float v = type == WK_KV_F32   ? ((const float *)a->v)[at]
+                  : type == WK_KV_F16 ? wk_f16_to_f32(((const uint16_t *)a->v)[at])
+                                      : (float)((const int8_t *)a->v)[at];
+        sum = fmaf(weight[j], v, sum);
     }
-    q->out[c] = blend.begun ? fmaf(sum, blend.new, q->out[c] * blend.old) : sum;
+    return sum;
 }
 
-WK_INLINE void attend_n(struct wk_attend *a, unsigned n, size_t size)
+/* The block for n queries (a constant). */
+WK_INLINE void attend_n(const struct wk_attend *a, struct wk_query *query, unsigned n,
+                        enum wk_kv_type type)
 {
-    float p[WK_QUERIES][WK_KV_BLOCK];
-    struct blend blend[WK_QUERIES];
-    scores(a, n, size, p);
-    for (unsigned i = 0; i < n; i++) {
-        float max, sum;
-        softmax_block(a->scale, a->query[i].valid, p[i], &max, &sum);
-        blend[i] = merge_block(&a->query[i], max, sum);
-    }
-    const unsigned chunks = V_ACCUMULATORS / n < 4 ? V_ACCUMULATORS / n : 4;
+    const bool q8 = type == WK_KV_Q8_0;
+    float p[RUN][WK_KV_BLOCK], scaled[2 * RUN][WK_KV_BLOCK], max[WK_TILE] = {0}, sum[WK_TILE] = {0};
+    float(*weight)[WK_KV_BLOCK] = q8 ? scaled : p;
+    struct blend blend;
+    scores(a, query, n, type, p);
+    for (unsigned i = 0; i < n; i++)
+        softmax_block(a->scale, query[i].valid, p[i], &max[i], &sum[i]);
+    blend_block(query, n, max, sum, &blend);
+
+    const unsigned fit = V_ACCUMULATORS / n < 4 ? V_ACCUMULATORS / n : 4;
+    const unsigned chunks = fit == 3 ? 2 : fit; /* whole runs of Q8_0, or half of one */
     uint32_t c = 0;
-    for (; a->head_dim - c >= chunks * WK_TILE; c += chunks * WK_TILE)
-        values(a, n, chunks, size, c, p, blend);
-    for (; a->head_dim - c >= WK_TILE; c += WK_TILE)
-        values(a, n, 1, size, c, p, blend);
-    for (; c < a->head_dim; c++)
-        for (unsigned i = 0; i < n; i++)
-            value(a, &a->query[i], size, c, p[i], blend[i]);
+    for (; a->head_dim - c >= chunks * WK_TILE; c += chunks * WK_TILE) {
+        if (q8 && c % WK_BLOCK == 0)
+            weigh(a, n, c, p, weight);
+        if (q8 && chunks == 4)
+            weigh(a, n, c + WK_BLOCK, p, weight + n);
+        values(a, query, n, chunks, type, c, weight, &blend);
+    }
+    for (; a->head_dim - c >= WK_TILE; c += WK_TILE) {
+        if (q8 && c % WK_BLOCK == 0)
+            weigh(a, n, c, p, weight);
+        values(a, query, n, 1, type, c, weight, &blend);
+    }
+    for (; c < a->head_dim; c++) {
+        if (q8 && c % WK_BLOCK == 0)
+            weigh(a, n, c, p, weight);
+        for (unsigned i = 0; i < n; i++) {
+            float v = value(a, query[i].valid, type, c, weight[i]);
+            query[i].out[c] =
+                blend.begun[i] ? fmaf(v, blend.new[i], query[i].out[c] * blend.old[i]) : v;
+        }
+    }
 }
 
-WK_INLINE void attend_size(struct wk_attend *a, size_t size)
+WK_INLINE void attend_type(const struct wk_attend *a, enum wk_kv_type type)
 {
-    switch (a->n) {
-    case 1:
-        attend_n(a, 1, size);
-        break;
-    case 2:
-        attend_n(a, 2, size);
-        break;
-    case 3:
-        attend_n(a, 3, size);
-        break;
-    default:
-        attend_n(a, 4, size);
-        break;
-    }
+    uint32_t i = 0;
+    for (; a->n - i >= RUN; i += RUN)
+        attend_n(a, a->query + i, RUN, type);
+    if (a->n - i == 3)
+        attend_n(a, a->query + i, 3, type);
+    else if (a->n - i == 2)
+        attend_n(a, a->query + i, 2, type);
+    else if (a->n - i == 1)
+        attend_n(a, a->query + i, 1, type);
 }
 
 static void attend(struct wk_attend *a)
 {
-    if (a->type == WK_KV_F32)
-        attend_size(a, 4);
-    else
-        attend_size(a, 2);
+    switch (a->type) {
+    case WK_KV_F32:
+        attend_type(a, WK_KV_F32);
+        break;
+    case WK_KV_F16:
+        attend_type(a, WK_KV_F16);
+        break;
+    case WK_KV_Q8_0:
+        attend_type(a, WK_KV_Q8_0);
+        break;
+    }
+}
+
+static void merge(struct wk_query *q, const struct wk_query *block, uint32_t head_dim)
+{
+    const float max[WK_TILE] = {block->max}, sum[WK_TILE] = {block->sum};
+    struct blend blend;
+    blend_block(q, 1, max, sum, &blend);
+    if (!blend.begun[0]) {
+        memcpy(q->out, block->out, head_dim * sizeof *q->out);
+        return;
+    }
+    v16 old = v_set(blend.old[0]), new = v_set(blend.new[0]);
+    uint32_t c = 0;
+    for (; head_dim - c >= WK_TILE; c += WK_TILE)
+        v_store(q->out + c, v_fma(v_load(block->out + c), new, v_mul(v_load(q->out + c), old)));
+    for (; c < head_dim; c++)
+        q->out[c] = fmaf(block->out[c], blend.new[0], q->out[c] * blend.old[0]);
 }
 
 /* The slots this file fills. */
@@ -469,6 +574,7 @@ static void fill_lanes(struct wk_table *table)
     table->narrow = narrow;
     table->widen = widen;
     table->attend = attend;
+    table->merge = merge;
 }
 
 #endif

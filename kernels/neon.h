@@ -56,6 +56,15 @@ static inline v16 v_load_bf16(const uint16_t *p)
     return (v16){{widen_bf16(p), widen_bf16(p + 4), widen_bf16(p + 8), widen_bf16(p + 12)}};
 }
 
+static inline v16 v_load_i8(const int8_t *p)
+{
+    int8x16_t b = vld1q_s8(p);
+    int16x8_t lo = vmovl_s8(vget_low_s8(b)), hi = vmovl_s8(vget_high_s8(b));
+    return (v16){
+        {vcvtq_f32_s32(vmovl_s16(vget_low_s16(lo))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(lo))),
+         vcvtq_f32_s32(vmovl_s16(vget_low_s16(hi))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(hi)))}};
+}
+
 static inline void v_store_f16(uint16_t *p, v16 a)
 {
     vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(a.v[0])));
@@ -115,6 +124,22 @@ static inline v16 v_min(v16 a, v16 b)
 static inline v16 v_max(v16 a, v16 b)
 {
     return v_where_less(b, a, a, b);
+}
+
+static inline v16 v_down(v16 a, unsigned k)
+{
+    if (k == 8)
+        return (v16){{a.v[2], a.v[3], a.v[2], a.v[3]}};
+    if (k == 4)
+        a.v[0] = a.v[1];
+    else
+        a.v[0] = k == 2 ? vextq_f32(a.v[0], a.v[0], 2) : vextq_f32(a.v[0], a.v[0], 1);
+    return a;
+}
+
+static inline float v_first(v16 a)
+{
+    return vgetq_lane_f32(a.v[0], 0);
 }
 
 static inline float32x4_t power_of_two(int32x4_t n)

@@ -45,6 +45,11 @@ size_t wk_matrix_bytes(enum wk_type type, uint32_t rows, uint32_t cols)
 
 /* ------------------------------------------------------------------ 32 columns, as in the file */
 
+static int16_t signed_byte(uint8_t x)
+{
+    return (int16_t)(x < 128 ? x : x - 256);
+}
+
 /* Nibbles of 32 columns in 16 bytes: column j low in byte j, column 16 + j high in it. */
 static void nibbles(const uint8_t *qs, uint8_t *code)
 {
@@ -169,8 +174,8 @@ void wk_sub_of_row(enum wk_type type, const uint8_t *row, uint32_t c, struct wk_
         break;
     case WK_Q6_K: /* ql [128], qh [64], scales [16], d */
         ret->d = wk_load_u16(b + 208);
-        ret->sc[0] = (int8_t)b[192 + 2 * s];
-        ret->sc[1] = (int8_t)b[192 + 2 * s + 1];
+        for (unsigned h = 0; h < 2; h++)
+            ret->sc[h] = signed_byte(b[192 + 2 * s + h]);
         add_bits(b + (size_t)part * 64 + (size_t)(quarter % 2) * 32, quarter / 2 * 4, 4, 0,
                  ret->code);
         add_bits(b + 128 + (size_t)part * 32, 2 * quarter, 2, 4, ret->code);
@@ -312,7 +317,7 @@ static void get_head(enum wk_type type, const uint8_t *head, unsigned lane, unsi
     if (type == WK_Q6_K || type == WK_Q2_K) {
         for (unsigned h = 0; h < 2; h++) {
             uint8_t v = small[(size_t)(2 * s + h) * WK_TILE];
-            ret->sc[h] = type == WK_Q6_K ? (int8_t)v : v & 15;
+            ret->sc[h] = type == WK_Q6_K ? signed_byte(v) : v & 15;
             ret->mn[h] = type == WK_Q6_K ? 0 : v >> 4;
         }
     } else if (type == WK_Q3_K) {
@@ -404,10 +409,11 @@ void wk_matrix_pack(struct wk_matrix *m, uint32_t row, uint32_t n, const void *s
 static void dequantise_sub(enum wk_type type, const struct wk_sub *s, float *out)
 {
     for (unsigned j = 0; j < WK_BLOCK; j++) {
-        float scale = wk_f16_to_f32(s->d) * (float)s->sc[j / 16];
+        const unsigned half = j / 16;
+        float scale = wk_f16_to_f32(s->d) * (float)s->sc[half];
         out[j] = scale * (float)wk_code_value(type, s->code[j]);
         if (wk_has_min(type))
-            out[j] -= wk_f16_to_f32(s->m) * (float)s->mn[j / 16];
+            out[j] -= wk_f16_to_f32(s->m) * (float)s->mn[half];
     }
 }
 

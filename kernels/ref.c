@@ -127,7 +127,7 @@ static bool dot_pieces(const struct wk_dot *d, enum wk_type type, dot_fn *dot, f
         dot(d, type, out);
         return true;
     }
-    float piece[WK_GROUP * WK_ROWS * WK_TILE];
+    float piece[WK_GROUP * WK_ROWS * WK_TILE] = {0};
     const size_t n = (size_t)d->tiles * d->n * WK_TILE;
     bool ok = true;
     memset(d->sum, 0, n * sizeof *d->sum);
@@ -207,8 +207,39 @@ static void widen(const uint16_t *f16, float *x, size_t n)
 
 static float kv_at(enum wk_kv_type type, const void *data, size_t i)
 {
-    return type == WK_KV_F32 ? ((const float *)data)[i]
-                             : wk_f16_to_f32(((const uint16_t *)data)[i]);
+    switch (type) {
+    case WK_KV_F32:
+        return ((const float *)data)[i];
+    case WK_KV_F16:
+        return wk_f16_to_f32(((const uint16_t *)data)[i]);
+    case WK_KV_Q8_0:
+        break;
+    }
+    return ((const int8_t *)data)[i];
+}
+
+/* The scale of column c at a position of the block; 1 where there are none. */
+static float kv_scale(const uint16_t *scales, uint32_t c, uint32_t position)
+{
+    return scales != NULL ? wk_f16_to_f32(scales[(size_t)(c / WK_BLOCK) * WK_KV_BLOCK + position])
+                          : 1.0f;
+}
+
+/* The unscaled score of a position: columns in order; of Q8_0 a sum for each scale, and over these
+ * a sum. */
+static float score(const struct wk_attend *a, const float *q, uint32_t position)
+{
+    const uint32_t run = a->type == WK_KV_Q8_0 ? WK_BLOCK : a->head_dim;
+    float sum = 0;
+    for (uint32_t first = 0; first < a->head_dim; first += run) {
+        float t = 0;
+        for (uint32_t c = first; c < a->head_dim && c < first + run; c++)
+            t = fmaf(kv_at(a->type, a->k, (size_t)c * WK_KV_BLOCK + position), q[c], t);
+        if (a->type != WK_KV_Q8_0)
+            return t;
+        sum = fmaf(t, kv_scale(a->k_scales, first, position), sum);
+    }
+    return sum;
 }
 
 /* Probabilities of the 64 positions (0 where not valid) into p; their maximum and sum. */
@@ -219,10 +250,7 @@ static void softmax_block(const struct wk_attend *a, const struct wk_query *q, f
     for (unsigned i = 0; i < WK_TILE; i++)
         lane[i] = -INFINITY;
     for (unsigned i = 0; i < WK_KV_BLOCK; i++) {
-        float s = 0;
-        for (uint32_t c = 0; c < a->head_dim && i < q->valid; c++)
-            s = fmaf(kv_at(a->type, a->k, (size_t)c * WK_KV_BLOCK + i), q->q[c], s);
-        p[i] = i < q->valid ? s * a->scale : -INFINITY;
+        p[i] = i < q->valid ? score(a, q->q, i) * a->scale : -INFINITY;
         lane[i % WK_TILE] = p[i] > lane[i % WK_TILE] ? p[i] : lane[i % WK_TILE];
     }
     for (unsigned half = WK_TILE / 2; half > 0; half /= 2)
@@ -237,29 +265,56 @@ static void softmax_block(const struct wk_attend *a, const struct wk_query *q, f
     *sum = merge_lanes(lane);
 }
 
+/* How a query's earlier blocks and this one enter its result: both brought to the greater maximum.
+ */
+struct blend {
+    float old, new;
+    bool begun;
+};
+
+static struct blend blend_block(struct wk_query *q, float max, float sum)
+{
+    struct blend b = {0, 1, q->begun};
+    if (q->begun) {
+        float top = max > q->max ? max : q->max;
+        b.old = wk_exp_f32(q->max - top);
+        b.new = wk_exp_f32(max - top);
+        max = top;
+        sum = fmaf(sum, b.new, q->sum * b.old);
+    }
+    q->max = max;
+    q->sum = sum;
+    q->begun = true;
+    return b;
+}
+
+static float blend_value(struct blend b, float old, float new)
+{
+    return b.begun ? fmaf(new, b.new, old * b.old) : new;
+}
+
 static void attend(struct wk_attend *a)
 {
     for (uint32_t i = 0; i < a->n; i++) {
         struct wk_query *q = &a->query[i];
-        float p[WK_KV_BLOCK], max, sum, old = 0, new = 1;
+        float p[WK_KV_BLOCK], max, sum;
         softmax_block(a, q, p, &max, &sum);
-        if (q->begun) { /* both sides to the greater maximum */
-            float top = max > q->max ? max : q->max;
-            old = wk_exp_f32(q->max - top);
-            new = wk_exp_f32(max - top);
-            max = top;
-            sum = fmaf(sum, new, q->sum * old);
-        }
+        struct blend blend = blend_block(q, max, sum);
         for (uint32_t c = 0; c < a->head_dim; c++) {
             float v = 0;
-            for (uint32_t j = 0; j < q->valid; j++)
-                v = fmaf(p[j], kv_at(a->type, a->v, (size_t)j * a->head_dim + c), v);
-            q->out[c] = q->begun ? fmaf(v, new, q->out[c] * old) : v;
+            for (uint32_t j = 0; j < q->valid; j++) /* times 1 changes nothing */
+                v = fmaf(p[j] * kv_scale(a->v_scales, c, j),
+                         kv_at(a->type, a->v, (size_t)j * a->head_dim + c), v);
+            q->out[c] = blend_value(blend, q->out[c], v);
         }
-        q->max = max;
-        q->sum = sum;
-        q->begun = true;
     }
+}
+
+static void merge(struct wk_query *q, const struct wk_query *block, uint32_t head_dim)
+{
+    struct blend blend = blend_block(q, block->max, block->sum);
+    for (uint32_t c = 0; c < head_dim; c++)
+        q->out[c] = blend_value(blend, q->out[c], block->out[c]);
 }
 
 void wk_fill_ref(struct wk_table *table)
@@ -275,6 +330,7 @@ void wk_fill_ref(struct wk_table *table)
         .narrow = narrow,
         .widen = widen,
         .attend = attend,
+        .merge = merge,
     };
 #define SLOT(name, type, kind) table->dot[type] = name;
     WK_TYPES(SLOT)

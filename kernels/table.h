@@ -20,9 +20,8 @@ struct wk_q8 {
 };
 
 enum {
-    WK_GROUP = 4,   /* tiles a dot takes at once: enough chains of fma to hide their latency */
-    WK_ROWS = 32,   /* rows of activations a dot takes at once: its results stay on the stack */
-    WK_QUERIES = 4, /* queries of attention that share a pass over a KV block */
+    WK_GROUP = 4, /* tiles a dot takes at once: enough chains of fma to hide their latency */
+    WK_ROWS = 32, /* rows of activations a dot takes at once: its results stay on the stack */
 };
 
 /* n rows of activations times columns [col, col + cols) of neighbouring tiles. */
@@ -42,20 +41,24 @@ struct wk_dot {
     bool cold; /* the tiles come from memory, the next ones after them: worth a prefetch */
 };
 
-/* One KV block and up to WK_QUERIES queries of its KV head. */
+/* A query on its way through the KV blocks of its KV head. */
+struct wk_query {
+    const float *q; /* [head_dim] */
+    float *out;     /* [head_dim]: the weighted V so far */
+    uint32_t valid; /* positions of the block it sees: 1 to 64 */
+    bool begun;     /* max, sum and out hold earlier blocks */
+    float max, sum;
+};
+
+/* One KV block and queries of its KV head, which all read it while it is in a cache. */
 struct wk_attend {
     enum wk_kv_type type;
     uint32_t head_dim;
-    const void *k, *v; /* [head_dim, 64], [64, head_dim] */
+    const void *k, *v;                   /* [head_dim, 64], [64, head_dim] */
+    const uint16_t *k_scales, *v_scales; /* Q8_0: f16 [runs of WK_BLOCK columns, 64], else NULL */
     float scale;
     uint32_t n; /* queries */
-    struct wk_query {
-        const float *q; /* [head_dim] */
-        float *out;     /* [head_dim]: the weighted V so far */
-        uint32_t valid; /* positions of this block it sees: 1 to 64 */
-        bool begun;     /* max, sum and out hold earlier blocks */
-        float max, sum;
-    } query[WK_QUERIES];
+    struct wk_query *query;
 };
 
 struct wk_table {
@@ -77,6 +80,8 @@ struct wk_table {
     void (*widen)(const uint16_t *f16, float *x, size_t n);
     /* Adds a KV block to every query's max, sum and out. */
     void (*attend)(struct wk_attend *a);
+    /* Adds the max, sum and out of a block that stood alone to those of q, as attend would have. */
+    void (*merge)(struct wk_query *q, const struct wk_query *block, uint32_t head_dim);
     /* Rows of activations from which OpenBLAS measures faster than these loops (gemm_blas.c); 0:
      * with no number. */
     uint32_t blas_rows;

@@ -78,8 +78,7 @@ static uint64_t product_ns(const struct weft_device_facts *d, uint64_t bytes, ui
 static uint64_t kv_ns(const struct weft_model *m, const struct weft_device_facts *d,
                       const struct weft_cost_options *opt)
 {
-    return duration_ns(mul(weft_kv_position_bytes(m, opt->kv_elem_bytes), opt->context / 2),
-                       speed(d));
+    return duration_ns(mul(weft_kv_position_bytes(m, opt->kv), opt->context / 2), speed(d));
 }
 
 uint64_t weft_cost_prefill_ns(const struct weft_model *m, const struct weft_device_facts *device,
@@ -112,9 +111,9 @@ static int check_options(const struct weft_model *m, uint32_t n,
                          "context %" PRIu32 " for %" PRIu32
                          " sessions, expected 1 to %u for at least 1",
                          opt->context, opt->sessions, WEFT_CONTEXT_MAX);
-    if (opt->kv_elem_bytes != 2 && opt->kv_elem_bytes != 4)
-        return weft_fail(err, WEFT_ECONFIG, "KV elements of %" PRIu32 " bytes, expected 2 or 4",
-                         opt->kv_elem_bytes);
+    if ((unsigned)opt->kv >= WEFT_KV_COUNT)
+        return weft_fail(err, WEFT_ECONFIG, "KV type %d, expected 0 to %d", (int)opt->kv,
+                         WEFT_KV_COUNT - 1);
     return 0;
 }
 
@@ -175,8 +174,7 @@ int weft_cost_problem(const struct weft_model *m, const struct weft_device_facts
     /* One copy where embedding and head meet; the head's has the norm and padding besides. */
     if (m->tied)
         p.tied_bytes = p.item_bytes[0] < p.item_bytes[last] ? p.item_bytes[0] : p.item_bytes[last];
-    uint64_t kv =
-        mul(mul(weft_kv_position_bytes(m, opt->kv_elem_bytes), opt->context), opt->sessions);
+    uint64_t kv = mul(mul(weft_kv_position_bytes(m, opt->kv), opt->context), opt->sessions);
     for (uint32_t i = 1; i < last; i++)
         p.item_bytes[i] = add(weft_layer_weight_bytes(m, i - 1), kv);
     for (uint32_t d = 0; d < n; d++) {

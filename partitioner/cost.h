@@ -32,9 +32,9 @@ struct weft_link_facts {
 };
 
 struct weft_cost_options {
-    uint32_t context;             /* positions of a session */
-    uint32_t sessions;            /* sessions whose KV is held at once */
-    uint32_t kv_elem_bytes;       /* 2: f16, 4: f32 */
+    uint32_t context;  /* positions of a session */
+    uint32_t sessions; /* sessions whose KV is held at once */
+    enum weft_kv kv;
     uint32_t batch_rows;          /* rows of a prefill step */
     uint64_t stage_scratch_bytes; /* from the daemon's own formula, see ARCHITECTURE.md */
     enum weft_goal goal;

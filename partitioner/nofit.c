@@ -97,7 +97,7 @@ static void add_need(const struct weft_plan_request *rq, const struct weft_probl
                      struct weft_str *out)
 {
     char a[32], b[32], c[32];
-    uint64_t kv = weft_kv_position_bytes(rq->model, rq->cost.kv_elem_bytes) * rq->cost.context *
+    uint64_t kv = weft_kv_position_bytes(rq->model, rq->cost.kv) * rq->cost.context *
                   rq->cost.sessions * rq->model->n_layers;
     uint64_t whole = alone_bytes(p) - p->devices[0].stage_bytes, have = 0;
     for (uint32_t g = 0; g < p->n_groups; g++) {

@@ -115,7 +115,7 @@ static void fill_stage(const struct weft_plan_request *rq, const struct weft_pro
         .hop_ns = (closes ? p->return_ns : p->hop_ns)[(size_t)st->device * nd + to],
     };
     out.n_layers = st->count - out.embed - out.head;
-    out.kv_bytes = weft_kv_position_bytes(rq->model, rq->cost.kv_elem_bytes) * rq->cost.context *
+    out.kv_bytes = weft_kv_position_bytes(rq->model, rq->cost.kv) * rq->cost.context *
                    rq->cost.sessions * out.n_layers;
     for (uint32_t i = st->first; i < end; i++) {
         out.weight_bytes += p->item_bytes[i];

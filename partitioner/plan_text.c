@@ -159,9 +159,9 @@ static bool has_link(const struct weft_plan_request *rq, uint32_t d)
 static void add_unused(const struct weft_plan_request *rq, const struct weft_plan *p,
                        struct weft_str *out)
 {
-    uint64_t layer = weft_layer_weight_bytes(rq->model, 0) + rq->cost.stage_scratch_bytes +
-                     weft_kv_position_bytes(rq->model, rq->cost.kv_elem_bytes) * rq->cost.context *
-                         rq->cost.sessions;
+    uint64_t layer =
+        weft_layer_weight_bytes(rq->model, 0) + rq->cost.stage_scratch_bytes +
+        weft_kv_position_bytes(rq->model, rq->cost.kv) * rq->cost.context * rq->cost.sessions;
     for (uint32_t d = 0; d < p->n_devices; d++) {
         char a[32], b[32];
         if (is_used(p, d))

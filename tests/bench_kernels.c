@@ -8,18 +8,18 @@
  * matrices, for tests: its figures say nothing. A table goes to stdout, and all figures to FILE.csv
  * (scripts/bench-compare compares two of them), whose columns are
  *
- *     slot      read: plain reading; int, float: peaks of instructions; dot: wk_matmul; sum:
- *               wk_matmul_sum by pieces of 256 columns; blas: wk_matmul by OpenBLAS; others: the
- *               function of that name
+ *     slot      read: plain reading; int, float: peaks of instructions; dot: wk_matmul; sum and
+ *               residual: wk_matmul_sum and wk_matmul_add by pieces of 256 columns; blas: wk_matmul
+ *               by OpenBLAS; norm_quantise: wk_act_norm; others: the function of that name
  *     isa       the kernels' table
  *     type      of the weights, of the KV cache; f32 of others
  *     threads   of the pool
  *     rows      of activations; 0 where it means nothing
- *     ns        of one call of dot, sum, blas, attention, read, int and float; per element of
- * others gbps      1e9 bytes a second: packed weights, KV cache; bytes in and out of others gops
- * 1e9 operations a second, a multiply and an add counting two fraction  of the limit that `of`
- * names in the same run with as many threads: gbps of read for products with one row, gops of int
- * or float from 128 rows on of        read, int, float, or nothing
+ *     ns        of one call of dot, sum, residual, blas, attention, read, int and float; per
+ * element of others gbps      1e9 bytes a second: packed weights, KV cache; bytes in and out of
+ * others gops 1e9 operations a second, a multiply and an add counting two fraction  of the limit
+ * that `of` names in the same run with as many threads: gbps of read for products with one row,
+ * gops of int or float from 128 rows on of        read, int, float, or nothing
  *
  * Each figure is the best of several calls, since other work on the machine only ever adds time.
  */
@@ -159,7 +159,7 @@ static bool write_csv(const char *path)
 static void bench_limits(struct wk_engine *e, const struct wk_table **tables, size_t n)
 {
     const unsigned threads = wk_pool_threads(e->pool);
-    uint8_t *data = weft_pages_alloc(size.vector_bytes); /* as the store's matrices */
+    uint8_t *data = weft_pages_alloc_huge(size.vector_bytes); /* as the store's matrices */
     if (data == NULL) {
         perror("bench_kernels");
         exit(1);
@@ -204,36 +204,43 @@ static bool is_ref(const struct wk_table *table)
     return strcmp(wk_table_name(table), "ref") == 0;
 }
 
+enum how { DOT, SUM, RESIDUAL, HOW_COUNT };
+static const char *const how_slots[HOW_COUNT] = {"dot", "sum", "residual"};
+
 struct product {
     struct wk_engine *e;
+    enum how how;
     struct wk_matrix w;
     struct wk_act act;
     float *y;
-    int64_t *sum; /* NULL: wk_matmul */
+    int64_t *sum;
     void *scratch;
 };
 
 static void multiply(void *arg)
 {
     struct product *p = arg;
-    if (p->sum != NULL)
+    if (p->how == SUM)
         (void)wk_matmul_sum(p->e, &p->w, &p->act, 256, p->sum, p->scratch);
+    else if (p->how == RESIDUAL)
+        (void)wk_matmul_add(p->e, &p->w, &p->act, 256, p->y);
     else
         wk_matmul(p->e, &p->w, &p->act, p->y, p->w.rows, p->scratch);
 }
 
 /* Seconds of a product of n rows with the first `rows` rows of w. */
 static double product_s(struct wk_engine *e, const struct wk_matrix *w, uint32_t rows, uint32_t n,
-                        bool sum)
+                        enum how how)
 {
     static float *x; /* made once, for the largest batch */
-    struct product p = {.e = e, .w = *w};
+    struct product p = {.e = e, .how = how, .w = *w};
     if (x == NULL)
         x = kd_floats(&seed, (size_t)batches[N_BATCHES - 1] * COLS);
     p.w.rows = rows;
     p.act = kd_act(e, w->type, x, n, COLS);
     p.y = kd_alloc(sizeof *p.y * n * rows);
-    p.sum = sum ? kd_alloc(sizeof *p.sum * n * rows) : NULL;
+    memset(p.y, 0, sizeof *p.y * n * rows); /* the residual, and so that pages are there */
+    p.sum = how == SUM ? kd_alloc(sizeof *p.sum * n * rows) : NULL;
     p.scratch = kd_alloc(wk_matmul_scratch(e, w->type, n, rows, COLS));
     /* Memory varies more from call to call than computing does. */
     double t = roofline_best(
@@ -290,9 +297,9 @@ static void add_product(struct wk_engine *e, const char *slot, const struct wk_m
 static void print_product_head(void)
 {
     printf("\nProducts: GB/s of weights and %% of reading; GOP/s by rows and %% of the peak\n");
-    printf("%-7s %-10s thr %5s %3s %5s %3s", "type", "isa", "1 row", "%", "sums", "%");
+    printf("%-7s %-10s thr %5s %3s %5s %3s", "type", "isa", "1 row", "%", "resid", "%");
     for (size_t i = 1; i < N_BATCHES; i++)
-        printf(batches[i] < MANY_ROWS ? " %6u" : " %6u   %%   sums   %%", batches[i]);
+        printf(batches[i] < MANY_ROWS ? " %6u" : " %6u   %%  resid   %%", batches[i]);
     printf("\n");
 }
 
@@ -318,7 +325,7 @@ static void print_products(const char *isa, const char *type, unsigned threads)
     for (size_t i = 0; i < N_BATCHES; i++) {
         print_cell("dot", isa, type, threads, batches[i]);
         if (batches[i] == 1 || batches[i] >= MANY_ROWS)
-            print_cell("sum", isa, type, threads, batches[i]);
+            print_cell("residual", isa, type, threads, batches[i]);
     }
     printf("\n");
     fflush(stdout);
@@ -331,8 +338,8 @@ static void bench_products(struct wk_engine *e, const struct wk_matrix *w)
         const uint32_t n = batches[i], rows = product_rows(w, ref, n);
         if (ref && n > MANY_ROWS)
             continue;
-        add_product(e, "dot", w, rows, n, product_s(e, w, rows, n, false));
-        add_product(e, "sum", w, rows, n, product_s(e, w, rows, n, true));
+        for (enum how how = DOT; how < HOW_COUNT; how++)
+            add_product(e, how_slots[how], w, rows, n, product_s(e, w, rows, n, how));
     }
 }
 
@@ -350,7 +357,7 @@ static void bench_blas(struct wk_engine *e, const struct wk_matrix *w)
     printf("%-7s %-10s %3u GOP/s by rows:", type_name(w->type), "OpenBLAS",
            wk_pool_threads(e->pool));
     for (size_t i = 2; i < N_BATCHES; i++) {
-        const double s = product_s(e, w, rows, batches[i], false);
+        const double s = product_s(e, w, rows, batches[i], DOT);
         add_product(e, "blas", w, rows, batches[i], s);
         printf("  %u: %.0f", batches[i], 2.0 * batches[i] * rows * COLS / s * 1e-9);
     }
@@ -368,7 +375,7 @@ static struct wk_matrix make_matrix(enum wk_type type)
     const size_t tile_bytes = (size_t)WK_TILE * COLS / info->block_elems * info->block_bytes;
     uint8_t *tile = kd_alloc(tile_bytes);
     struct random_blocks blocks;
-    w.data = weft_pages_alloc(wk_matrix_bytes(type, w.rows, COLS));
+    w.data = weft_pages_alloc_huge(wk_matrix_bytes(type, w.rows, COLS));
     if (w.data == NULL) {
         perror("bench_kernels");
         exit(1);
@@ -392,7 +399,7 @@ struct rest {
     int64_t *sum;
     uint32_t n, position;
     struct wk_act act;
-    void *q8;
+    void *q8, *scratch;
 };
 
 static void run_quantise(void *arg)
@@ -405,6 +412,12 @@ static void run_norm(void *arg)
 {
     struct rest *r = arg;
     wk_rms_norm(r->e, r->x, r->w, 1e-5f, ELEMENTS / COLS, COLS, r->y);
+}
+
+static void run_norm_quantise(void *arg)
+{
+    struct rest *r = arg;
+    wk_act_norm(r->e, &r->act, r->x, r->w, 1e-5f, ELEMENTS / COLS, COLS, NULL, r->q8);
 }
 
 static void run_swiglu(void *arg)
@@ -428,7 +441,7 @@ static void run_sum_add(void *arg)
 static void run_attention(void *arg)
 {
     struct rest *r = arg;
-    wk_attention(r->e, &r->kv, r->x, r->n, HEADS, r->position, 0.1f, r->y);
+    wk_attention(r->e, &r->kv, r->x, r->n, HEADS, r->position, 0.1f, r->y, r->scratch);
 }
 
 static void bench_attention(struct wk_engine *e, struct rest *r)
@@ -436,8 +449,9 @@ static void bench_attention(struct wk_engine *e, struct rest *r)
     static const struct {
         enum wk_kv_type type;
         const char *name;
-    } types[] = {{WK_KV_F32, "f32"}, {WK_KV_F16, "f16"}};
+    } types[] = {{WK_KV_F32, "f32"}, {WK_KV_F16, "f16"}, {WK_KV_Q8_0, "q8_0"}};
     float *k = kd_floats(&seed, (size_t)LENGTH * KV_HEADS * DIM);
+    r->scratch = kd_alloc(wk_attention_scratch(e, HEADS, DIM));
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
         const size_t bytes = wk_kv_bytes(types[i].type, KV_HEADS, DIM, LENGTH);
         r->kv = (struct wk_kv){types[i].type, KV_HEADS, DIM, LENGTH, kd_alloc(bytes)};
@@ -460,6 +474,7 @@ static void bench_attention(struct wk_engine *e, struct rest *r)
         }
         free(r->kv.data);
     }
+    free(r->scratch);
     free(k);
 }
 
@@ -471,6 +486,7 @@ static void bench_rest(struct wk_engine *e)
         double bytes; /* of an element, in and out */
     } slots[] = {{"quantise", run_quantise, 4 + (double)sizeof(struct wk_q8) / WK_BLOCK},
                  {"norm", run_norm, 8},
+                 {"norm_quantise", run_norm_quantise, 4 + (double)sizeof(struct wk_q8) / WK_BLOCK},
                  {"swiglu", run_swiglu, 12},
                  {"rope", run_rope, 8},
                  {"sum_add", run_sum_add, 16}};

@@ -122,7 +122,7 @@ START_TEST(defaults)
     ck_assert_uint_eq(f.predict, 0);
     ck_assert_uint_eq(f.batch_rows, 64);
     ck_assert_int_eq(f.goal, WEFT_GOAL_LATENCY);
-    ck_assert(!f.kv_f32 && !f.gemm_weft);
+    ck_assert(f.kv == WEFT_KV_F16 && !f.gemm_weft);
     ck_assert_mem_eq(&f.sampling, &weft_sampling_defaults, sizeof f.sampling);
     ck_assert(!f.sampling.seed_set);
     ck_assert_uint_eq(f.n_devices, 1);
@@ -174,7 +174,7 @@ START_TEST(every_key)
     ck_assert_str_eq(f.model, "/m.gguf");
     ck_assert_str_eq(f.system, "Be brief.");
     ck_assert(f.context == 512 && f.sessions == 64 && f.predict == 9 && f.batch_rows == 512);
-    ck_assert(f.goal == WEFT_GOAL_THROUGHPUT && f.kv_f32 && f.gemm_weft);
+    ck_assert(f.goal == WEFT_GOAL_THROUGHPUT && f.kv == WEFT_KV_F32 && f.gemm_weft);
     ck_assert(f.sampling.temperature == 0 && f.sampling.top_k == 0 && f.sampling.top_p == 1);
     ck_assert(f.sampling.min_p == 0 && f.sampling.repeat_penalty == 1.5);
     ck_assert(f.sampling.repeat_last == 0 && f.sampling.seed == 0 && f.sampling.seed_set);
@@ -357,7 +357,7 @@ START_TEST(commented_example)
     struct weft_cluster_file d = load_text("devices: [{name: a, address: a.local}]\n");
     ck_assert(f.context == d.context && f.sessions == d.sessions && f.predict == d.predict);
     ck_assert(f.batch_rows == d.batch_rows && f.goal == d.goal);
-    ck_assert(f.kv_f32 == d.kv_f32 && f.gemm_weft == d.gemm_weft);
+    ck_assert(f.kv == d.kv && f.gemm_weft == d.gemm_weft);
     ck_assert_mem_eq(&f.sampling, &d.sampling, sizeof f.sampling);
     ck_assert_uint_eq(f.n_devices, 5);
     ck_assert_uint_eq(f.n_stages, 0);

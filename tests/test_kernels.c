@@ -432,8 +432,8 @@ START_TEST(golden_dequantisation)
 }
 END_TEST
 
-/* Ternary blocks and bfloat16, encoded here from the public descriptions: five digits of base 3 in a
- * byte are the fraction ceil(256 / 243 * number); pairs of bits hold four columns 32 apart. */
+/* Ternary blocks and bfloat16, encoded here from the public descriptions: five digits of base 3 in
+ * a byte are the fraction ceil(256 / 243 * number); pairs of bits hold four columns 32 apart. */
 START_TEST(ternary_and_bfloat)
 {
     int digit[256];

@@ -703,7 +703,8 @@ START_TEST(demo_model)
                       (2 * 65536 + 2 * 32768 + 3 * 131072) / 32 * 34 + 2 * 1024);
     ck_assert_uint_eq(weft_embed_weight_bytes(&m), 1024 * 256 / 32 * 34);
     ck_assert_uint_eq(weft_head_weight_bytes(&m), 1024 * 256 / 32 * 34 + 1024);
-    ck_assert_uint_eq(weft_kv_position_bytes(&m, 2), 2 * 4 * 32 * 2);
+    ck_assert_uint_eq(weft_kv_position_bytes(&m, WEFT_KV_F16), 2 * 4 * 32 * 2);
+    ck_assert_uint_eq(weft_kv_position_bytes(&m, WEFT_KV_Q8_0), 2 * 4 * 34);
     weft_model_done(&m);
     weft_gguf_done(&g);
     free(data);
@@ -721,7 +722,8 @@ START_TEST(sizes_pad_rows)
                       (48 + 16 + 16 + 64 + 64) * 40 * 4 + 48 * 40 * 4 + 48 * 50 * 4 + 2 * 40 * 4);
     ck_assert_uint_eq(weft_embed_weight_bytes(&l.m), 112 * 40 * 4);
     ck_assert_uint_eq(weft_head_weight_bytes(&l.m), 112 * 40 * 4 + 40 * 4);
-    ck_assert_uint_eq(weft_kv_position_bytes(&l.m, 4), 2 * 10 * 4);
+    ck_assert_uint_eq(weft_kv_position_bytes(&l.m, WEFT_KV_F32), 2 * 10 * 4);
+    ck_assert_uint_eq(weft_kv_position_bytes(&l.m, WEFT_KV_Q8_0), 2 * (10 + 2));
     unload(&l);
 }
 END_TEST

@@ -398,8 +398,8 @@ START_TEST(wrong_values)
         {"--repeat-penalty", "0", "found 0, expected 0.01..10"},
         {"--repeat-penalty", "10.5", "found 10.5, expected 0.01..10"},
         {"--seed", "-3", "found '-3', expected a whole number"},
-        {"--kv", "f61", "found 'f61', expected f16 or f32, did you mean 'f16'?"},
-        {"--kv", "q8_0", "found 'q8_0', expected f16 or f32"},
+        {"--kv", "f61", "found 'f61', expected f16, f32 or q8_0, did you mean 'f16'?"},
+        {"--kv", "bytes", "found 'bytes', expected f16, f32 or q8_0"},
         {"--gemm", "blas", "found 'blas', expected openblas or weft"},
         {"-m", "", "found nothing, expected FILE"},
         {"--plan", "", "found nothing, expected FILE"},
@@ -422,7 +422,7 @@ START_TEST(wrong_variables)
     expect_error(args, ENV("WEFT_TEMP=hot"), "WEFT_TEMP: found 'hot', expected a number, 0..100");
     expect_error(args, ENV("WEFT_CTX_SIZE=0"), "WEFT_CTX_SIZE: found 0, expected 1..16777216");
     expect_error(args, ENV("WEFT_KV=f33"),
-                 "WEFT_KV: found 'f33', expected f16 or f32, did you mean 'f32'?");
+                 "WEFT_KV: found 'f33', expected f16, f32 or q8_0, did you mean 'f32'?");
     expect_error(args, ENV("WEFT_JSON=oui"), "WEFT_JSON: found 'oui', expected yes or no");
     /* An empty one is none; one that a flag replaces is not looked at. */
     ck_assert_uint_eq(parse_good(args, ENV("WEFT_CTX_SIZE=")).context, 0);
@@ -511,7 +511,7 @@ START_TEST(bench_rules)
         {"-t", "1,0", "found 0, expected 1..64"},
         {"-t", "1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17", "found more than 16 numbers"},
         {"-r", "0", "found 0, expected 1..10000"},
-        {"-o", "jsn", "found 'jsn', expected md or csv or json, did you mean 'json'?"},
+        {"-o", "jsn", "found 'jsn', expected md, csv or json, did you mean 'json'?"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         char expected[256];

@@ -81,7 +81,7 @@ static struct setup *setup_open(void)
                                        .n_devices = DEVICES,
                                        .cost = {.context = 4096,
                                                 .sessions = 1,
-                                                .kv_elem_bytes = 2,
+                                                .kv = WEFT_KV_F16,
                                                 .batch_rows = 64,
                                                 .stage_scratch_bytes = 4u << 20,
                                                 .pin_embed = -1,
@@ -181,9 +181,9 @@ START_TEST(absurd_options_are_refused)
     ck_assert_int_eq(weft_plan_make(&s->rq, &plan, &err), -WEFT_ECONFIG);
     ck_assert_ptr_nonnull(strstr(err.text, "context 0"));
     s->rq.cost.context = 16;
-    s->rq.cost.kv_elem_bytes = 3;
+    s->rq.cost.kv = (enum weft_kv)3;
     ck_assert_int_eq(weft_plan_make(&s->rq, &plan, &err), -WEFT_ECONFIG);
-    s->rq.cost.kv_elem_bytes = 4;
+    s->rq.cost.kv = WEFT_KV_F32;
     s->rq.n_devices = 0;
     ck_assert_int_eq(weft_plan_make(&s->rq, &plan, &err), -WEFT_ECONFIG);
     s->rq.n_devices = DEVICES;

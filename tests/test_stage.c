@@ -470,7 +470,7 @@ START_TEST(prefill_equals_decoding_across_kv_blocks)
     const struct wk_table *tables[8];
     const size_t n_tables = wk_table_list(tables, 8);
     const uint32_t n = 150;
-    for (int kv = WK_KV_F32; kv <= WK_KV_F16; kv++) {
+    for (int kv = WK_KV_F32; kv <= WK_KV_Q8_0; kv++) {
         float *expected = logits_of(shape, tables[0], 1, (enum wk_kv_type)kv, n, n);
         for (size_t t = 0; t < n_tables; t++)
             for (unsigned threads = 1; threads <= 2; threads++) {
@@ -624,10 +624,15 @@ START_TEST(kv_memory_is_what_the_plan_counts)
 {
     struct weft_model m = synthetic_shape_model(&small);
     struct weft_stage_options o = {.n_layers = 3, .context = 65, .sessions = 2, .kv = WK_KV_F16};
-    ck_assert_uint_eq(weft_stage_kv_bytes(&m, &o), 3 * 2 * 128 * weft_kv_position_bytes(&m, 2));
+    ck_assert_uint_eq(weft_stage_kv_bytes(&m, &o),
+                      3 * 2 * 128 * weft_kv_position_bytes(&m, WEFT_KV_F16));
     o.kv = WK_KV_F32;
     o.context = 64;
-    ck_assert_uint_eq(weft_stage_kv_bytes(&m, &o), 3 * 2 * 64 * weft_kv_position_bytes(&m, 4));
+    ck_assert_uint_eq(weft_stage_kv_bytes(&m, &o),
+                      3 * 2 * 64 * weft_kv_position_bytes(&m, WEFT_KV_F32));
+    o.kv = WK_KV_Q8_0;
+    ck_assert_uint_eq(weft_stage_kv_bytes(&m, &o),
+                      3 * 2 * 64 * weft_kv_position_bytes(&m, WEFT_KV_Q8_0));
     o.n_layers = 0;
     ck_assert_uint_eq(weft_stage_kv_bytes(&m, &o), 0);
     weft_model_done(&m);

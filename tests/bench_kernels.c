@@ -8,18 +8,21 @@
  * matrices, for tests: its figures say nothing. A table goes to stdout, and all figures to FILE.csv
  * (scripts/bench-compare compares two of them), whose columns are
  *
- *     slot      read: plain reading; int, float: peaks of instructions; dot: wk_matmul; sum and
- *               residual: wk_matmul_sum and wk_matmul_add by pieces of 256 columns; blas: wk_matmul
- *               by OpenBLAS; norm_quantise: wk_act_norm; others: the function of that name
+ *     slot      read: plain reading; int, float: peaks of instructions; dot: wk_matmul;
+ *               sum, residual: wk_matmul_sum, wk_matmul_add by pieces of 256 columns;
+ *               blas: wk_matmul by OpenBLAS; norm_quantise: wk_act_norm;
+ *               others: the function of that name
  *     isa       the kernels' table
  *     type      of the weights, of the KV cache; f32 of others
  *     threads   of the pool
  *     rows      of activations; 0 where it means nothing
- *     ns        of one call of dot, sum, residual, blas, attention, read, int and float; per
- * element of others gbps      1e9 bytes a second: packed weights, KV cache; bytes in and out of
- * others gops 1e9 operations a second, a multiply and an add counting two fraction  of the limit
- * that `of` names in the same run with as many threads: gbps of read for products with one row,
- * gops of int or float from 128 rows on of        read, int, float, or nothing
+ *     ns        of one call of dot, sum, residual, blas, attention, read, int and float;
+ *               per element of others
+ *     gbps      1e9 bytes a second: packed weights, KV cache; bytes in and out of others
+ *     gops      1e9 operations a second, a multiply and an add counting two
+ *     fraction  of the limit that `of` names in the same run with as many threads:
+ *               gbps of read for products with one row, gops of int or float from 128 rows on
+ *     of        read, int, float, or nothing
  *
  * Each figure is the best of several calls, since other work on the machine only ever adds time.
  */

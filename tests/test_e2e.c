@@ -116,7 +116,7 @@ static void golden_stages(char *text, size_t n, size_t count, int layers)
                  layers - 1);
 }
 
-/* One to three daemons, and a private one; F32 and F16 KV. */
+/* One to three daemons, and a private one; every type of KV. */
 START_TEST(golden_logits)
 {
     const struct golden *g = &goldens[_i];
@@ -141,6 +141,17 @@ START_TEST(golden_logits)
     free(x);
     x = eval(NULL, model, GOLDEN_IDS, "f16", &n);
     compare(g, x, n, g->max_f16);
+    free(x);
+    /* an 8-bit cache: near enough, and the same bits through two daemons */
+    const struct golden near = {g->model, g->logits, 0.3, 0.3, 0.03};
+    char text[256];
+    golden_stages(text, sizeof text, 2, _i < 2 ? 3 : 2);
+    x = eval(NULL, model, GOLDEN_IDS, "q8_0", &n);
+    compare(&near, x, n, 0.3);
+    float *y = eval(cluster_yaml(model, daemons, 3, text), NULL, GOLDEN_IDS, "q8_0", &n1);
+    ck_assert_msg(n1 == n && memcmp(x, y, n * sizeof *x) == 0, "%s: other bits with q8_0 through 2",
+                  g->model);
+    free(y);
     free(x);
 }
 END_TEST

@@ -134,10 +134,14 @@ static void check_bound(const char *what, const float *found, const struct expec
 
 static const struct bound *bound_of(const struct golden *g, enum wk_kv_type kv)
 {
-    return g->quantised ? &quantised : kv == WK_KV_F32 ? &float_f32 : &float_f16;
+    return g->quantised || kv == WK_KV_Q8_0 ? &quantised
+           : kv == WK_KV_F32                ? &float_f32
+                                            : &float_f16;
 }
 
-/* Every table of this processor and both types of the cache. */
+static const char *const kv_names[] = {"f32", "f16", "q8_0"}; /* of enum wk_kv_type */
+
+/* Every table of this processor and every type of the cache. */
 START_TEST(logits_are_golden)
 {
     const struct golden *g = &goldens[_i];
@@ -147,15 +151,14 @@ START_TEST(logits_are_golden)
     if (!expected_open(g, &x))
         return;
     for (size_t t = 0; t < n_tables; t++)
-        for (int kv = WK_KV_F32; kv <= WK_KV_F16; kv++) {
+        for (int kv = WK_KV_F32; kv <= WK_KV_Q8_0; kv++) {
             char path[PATH_SIZE], what[2 * PATH_SIZE];
             struct local_model_options o = {
                 .path = with_extension(path, g, ".gguf"),
                 .isa = wk_table_name(tables[t]),
                 .kv = (enum wk_kv_type)kv,
             };
-            snprintf(what, sizeof what, "%s %s kv %s", path, o.isa,
-                     kv == WK_KV_F32 ? "f32" : "f16");
+            snprintf(what, sizeof what, "%s %s kv %s", path, o.isa, kv_names[kv]);
             float *found = prompt_logits(&o, &x, PROMPT_MAX);
             check_bound(what, found, &x, bound_of(g, o.kv));
             free(found);
@@ -406,6 +409,15 @@ static uint64_t hash(const float *x, size_t n)
     return h;
 }
 
+static enum wk_kv_type kv_named(const char *name)
+{
+    int kv = WK_KV_F32;
+    while (kv < WK_KV_Q8_0 && strcmp(kv_names[kv], name) != 0)
+        kv++;
+    ck_assert_str_eq(kv_names[kv], name);
+    return (enum wk_kv_type)kv;
+}
+
 /* Every machine that ever runs this test computes the hashes of bits.txt: the one proof that does
  * not compare a machine with itself. */
 START_TEST(bits_are_golden)
@@ -427,7 +439,7 @@ START_TEST(bits_are_golden)
         for (size_t t = 0; t < n_tables; t++) {
             struct local_model_options o = {.path = with_extension(file, &g, ".gguf"),
                                             .isa = wk_table_name(tables[t]),
-                                            .kv = strcmp(kv, "f32") == 0 ? WK_KV_F32 : WK_KV_F16};
+                                            .kv = kv_named(kv)};
             float *found = prompt_logits(&o, &x, PROMPT_MAX);
             uint64_t h = hash(found, x.n_logits);
             ck_assert_msg(h == bits, "%s kv %s on %s: %016llx, expected %016llx", name, kv, o.isa,
@@ -438,7 +450,7 @@ START_TEST(bits_are_golden)
         lines++;
     }
     free(text);
-    ck_assert_int_eq(lines, 8);
+    ck_assert_int_eq(lines, 12);
 }
 END_TEST
 

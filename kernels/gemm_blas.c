@@ -4,6 +4,7 @@
  * its own, so these products agree with ref within rounding only. The only file that includes
  * cblas.h.
  */
+#include "kernels/f16.h"
 #include "kernels/table.h"
 
 #include <cblas.h>
@@ -62,10 +63,14 @@ static void unpack(const struct blas *p, uint32_t tile, uint32_t tiles, uint32_t
                            (size_t)col * WK_TILE * size;
         for (uint32_t c = 0; c < cols; c++, w += WK_TILE * size) {
             float *to = b + (size_t)c * PANEL_WIDTH + (size_t)t * WK_TILE;
+            const uint16_t *halves = (const uint16_t *)(const void *)w;
             if (p->w->type == WK_F32)
                 memcpy(to, w, WK_TILE * sizeof *to);
+            else if (p->w->type == WK_F16)
+                p->e->table->widen(halves, to, WK_TILE);
             else
-                p->e->table->widen((const uint16_t *)(const void *)w, to, WK_TILE);
+                for (unsigned r = 0; r < WK_TILE; r++)
+                    to[r] = wk_from_bits((uint32_t)halves[r] << 16);
         }
     }
 }

@@ -14,7 +14,8 @@
 #define DEFAULT_RESERVE_BYTES (UINT64_C(256) << 20) /* what a small system wants to breathe */
 #define DEFAULT_DRAIN_S 10u
 
-static const char *const isa_names[] = {"auto", "ref", "avx2", "avx512", "neon", NULL};
+static const char *const isa_names[] = {"auto", "ref",     "avx2", "avx512", "avx512vnni",
+                                        "neon", "dotprod", "i8mm", NULL};
 static const char *const log_names[] = {"debug", "info", "warn", "error", NULL};
 
 void weft_config_default(struct weft_config *ret)

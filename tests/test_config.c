@@ -3,9 +3,11 @@
  */
 #include "daemon/config.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/kernels.h"
 #include "tests/harness.h"
 
 static int parse(const char *text, struct weft_config *c, struct weft_str *report)
@@ -56,6 +58,23 @@ START_TEST(empty_is_the_defaults)
     ck_assert_int_eq(parse("# nothing\n", &c, &report), 0);
     assert_equal(&c, &defaults);
     weft_str_done(&report);
+}
+END_TEST
+
+/* Every table that this machine's kernels have can be named. */
+START_TEST(every_isa)
+{
+    const struct wk_table *table[8];
+    size_t n = wk_table_list(table, sizeof table / sizeof table[0]);
+    for (size_t i = 0; i < n; i++) {
+        char text[64];
+        struct weft_config c;
+        struct weft_str report = {0};
+        snprintf(text, sizeof text, "isa: %s\n", wk_table_name(table[i]));
+        ck_assert_msg(parse(text, &c, &report) == 0, "%s", report.data);
+        ck_assert_str_eq(c.isa, wk_table_name(table[i]));
+        weft_str_done(&report);
+    }
 }
 END_TEST
 
@@ -166,6 +185,7 @@ int main(void)
     tcase_add_test(t, example_is_the_defaults);
     tcase_add_test(t, empty_is_the_defaults);
     tcase_add_test(t, every_key);
+    tcase_add_test(t, every_isa);
     tcase_add_test(t, words_for_nothing);
     tcase_add_loop_test(t, mistakes, 0, (int)(sizeof bad / sizeof bad[0]));
     tcase_add_test(t, all_mistakes_at_once);

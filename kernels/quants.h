@@ -257,6 +257,9 @@ WK_INLINE bool q_parts(enum wk_type type, const struct wk_dot *d, uint32_t t, ui
     const uint32_t piece = d->sum != NULL ? d->piece / WK_BLOCK : UINT32_MAX;
     uint32_t b = d->col / WK_BLOCK, left = piece;
     const bool cold = rows == 1 || (d->cold && i == 0 && part == 0);
+    /* of this run and its part of the heads; so far asked for, and to be */
+    const size_t share = (block * run_bytes + head_bytes) / block;
+    uintptr_t asked = (uintptr_t)tile + wk_run_at(type, b), due = asked;
     struct q_sums sums = {.top = q_none()};
     if (d->sum != NULL) { /* every piece adds the bits of WK_UNIT64 */
         const uint32_t pieces = (end - b + piece - 1) / piece;
@@ -270,11 +273,9 @@ WK_INLINE bool q_parts(enum wk_type type, const struct wk_dot *d, uint32_t t, ui
         const uint32_t last = stretch < end ? stretch : end;
         const uint8_t *run = tile + wk_run_at(type, b), *head = tile + wk_head_at(type, b, n);
         for (; b < last; b++, run += run_bytes) {
-            if (cold) { /* all that lies PREFETCH bytes behind this run and its share of heads */
-                prefetch(run, run_bytes);
-                if (block == 1 || b % block * 64 < head_bytes)
-                    prefetch(head + b % block * 64, block == 1 ? head_bytes : 64);
-            }
+            if (cold)
+                for (due += share; asked < due; asked += 64)
+                    __builtin_prefetch((const void *)(asked + PREFETCH));
             q_add_run(type, run, head, b % block, part, parts, x + b, d->ldx, rows, &sums);
             if (block == 1)
                 head += head_bytes;

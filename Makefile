@@ -47,7 +47,7 @@ ifeq ($(VFLAGS),)
 $(error V=$(V): expected release, debug, asan, tsan or fuzz)
 endif
 
-LIBS := -luv -lnng -lprotobuf-c -lopenblas -lyaml -lm -pthread
+LIBS := -Wl,--as-needed -luv -lnng -lprotobuf-c -lopenblas -lyaml -ljansson -lpcre2-8 -lm -pthread
 # Tests that let allocations of our objects fail define __wrap_malloc and so on.
 WRAP_test_yaml := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
 TEST_LIBS := -lcheck -lsubunit -lrt -lm -pthread

@@ -155,8 +155,8 @@ static int attention(struct weft_layer *l, weft_err *err)
     const struct wk_product products[] = {
         {w->q, b->q, q_cols}, {w->k, b->k, kv_cols}, {w->v, b->v, kv_cols}};
     wk_matmul_many(e, products, 3, &act, b->matmul);
-    wk_rope(e, b->q, n, m->n_heads, m->head_dim, m->rope_dim, b->cos, b->sin);
-    wk_rope(e, b->k, n, m->n_kv_heads, m->head_dim, m->rope_dim, b->cos, b->sin);
+    wk_rope(e, WK_ROPE_PAIRS, b->q, n, m->n_heads, m->head_dim, m->rope_dim, b->cos, b->sin);
+    wk_rope(e, WK_ROPE_PAIRS, b->k, n, m->n_kv_heads, m->head_dim, m->rope_dim, b->cos, b->sin);
     int r = check_range(l, b->k, (size_t)n * kv_cols, err);
     if (r == 0)
         r = check_range(l, b->v, (size_t)n * kv_cols, err);
@@ -177,8 +177,9 @@ static int ffn(struct weft_layer *l, weft_err *err)
     struct wk_act act, hidden;
 
     normed(l, w->ffn_norm, (const struct wk_matrix *const[]){w->gate, w->up}, 2, &act);
-    wk_act_swiglu(l->engine, &hidden, w->gate, w->up, &act, q8 ? NULL : b->hidden,
-                  q8 ? b->hidden : NULL, b->matmul);
+    const struct wk_glu glu = {.gate = w->gate, .up = w->up};
+    wk_act_glu(l->engine, &hidden, &glu, &act, q8 ? NULL : b->hidden, q8 ? b->hidden : NULL,
+               b->matmul);
     return product(l, "FFN", w->down, &hidden, WEFT_FFN_PIECE, err);
 }
 

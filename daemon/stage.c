@@ -19,7 +19,7 @@ struct weft_stage {
     const struct weft_model *model;
     const struct wk_matrix *embed, *head; /* [vocab, dim]; NULL where not of this stage */
     const float *head_norm;               /* [dim] */
-    const float *rope_factors;            /* [rope_dim / 2] or NULL */
+    double *rope_frequency;               /* [rope_dim / 2], owned */
     struct weft_layer_weights *layers;    /* [n_layers] */
     struct wk_kv *kv;                     /* [n_layers, sessions] */
     uint32_t length[WEFT_SESSIONS_MAX];   /* positions of each slot */
@@ -86,7 +86,7 @@ static void need(struct needs *needs, const struct weft_stage_options *o, enum w
     const enum wk_type type = (enum wk_type)t->type;
     const bool q8 = wk_type_quantised(type);
     uint64_t scratch = role == WEFT_ROLE_FFN_GATE
-                           ? wk_swiglu_scratch(&o->engine, type, o->batch_rows, t->rows, t->cols)
+                           ? wk_glu_scratch(&o->engine, type, o->batch_rows, t->rows, t->cols)
                            : wk_matmul_scratch(&o->engine, type, o->batch_rows, t->rows, t->cols);
     needs->matmul = max_u64(needs->matmul, scratch);
     needs->q8 |= q8;
@@ -208,9 +208,11 @@ static int find_tensors(struct weft_stage *s, weft_err *err)
         return missing(WEFT_ROLE_OUTPUT_NORM, err);
     if (s->o.head && (s->head = weft_store_matrix(store, WEFT_ROLE_OUTPUT, 0)) == NULL)
         return missing(s->model->tied ? WEFT_ROLE_EMBED : WEFT_ROLE_OUTPUT, err);
+    struct wk_rope_spec rope = {.rope_dim = s->model->rope_dim, .base = s->model->rope_base};
     if (s->o.n_layers > 0 && s->model->global[WEFT_ROLE_ROPE_FREQS].bytes > 0 &&
-        (s->rope_factors = weft_store_vector(store, WEFT_ROLE_ROPE_FREQS, 0)) == NULL)
+        (rope.factors = weft_store_vector(store, WEFT_ROLE_ROPE_FREQS, 0)) == NULL)
         return missing(WEFT_ROLE_ROPE_FREQS, err);
+    wk_rope_frequencies(&rope, s->rope_frequency);
     for (uint32_t i = 0; i < s->o.n_layers; i++) {
         int r = weft_layer_find(store, s->o.first_layer + i, &s->layers[i], err);
         if (r < 0)
@@ -273,7 +275,8 @@ int weft_stage_open(const struct weft_stage_options *o, struct weft_stage **ret,
     s->model = m;
     s->layers = calloc((size_t)o->n_layers + 1, sizeof *s->layers); /* + 1: never 0 bytes */
     s->kv = calloc((size_t)o->n_layers * o->sessions + 1, sizeof *s->kv);
-    if (s->layers == NULL || s->kv == NULL) {
+    s->rope_frequency = calloc(s->model->rope_dim / 2 + 1, sizeof *s->rope_frequency);
+    if (s->layers == NULL || s->kv == NULL || s->rope_frequency == NULL) {
         weft_stage_close(s);
         return weft_fail(err, WEFT_ENOMEM, "stage of %u layers", o->n_layers);
     }
@@ -298,6 +301,7 @@ void weft_stage_close(struct weft_stage *s)
     weft_pages_free(s->scratch, s->scratch_bytes);
     free(s->kv);
     free(s->layers);
+    free(s->rope_frequency);
     free(s);
 }
 
@@ -364,7 +368,7 @@ static void rope_angles(struct weft_stage *s, const struct weft_step *step)
     for (uint32_t i = 0; i < step->n_segments; i++)
         for (uint32_t k = 0; k < step->segments[i].rows; k++)
             s->positions[row++] = (int32_t)(step->segments[i].position + k);
-    wk_rope_angles(s->positions, row, m->rope_dim, m->rope_base, s->rope_factors, s->buffers.cos,
+    wk_rope_angles(s->positions, row, m->rope_dim / 2, s->rope_frequency, 1, s->buffers.cos,
                    s->buffers.sin);
 }
 

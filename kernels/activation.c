@@ -6,6 +6,7 @@
  */
 #include "kernels/table.h"
 
+#include <assert.h>
 #include <math.h>
 #include <string.h>
 
@@ -66,6 +67,25 @@ void wk_act_set(const struct wk_engine *e, struct wk_act *act, const float *x, u
     struct rows p = {.x = x, .n = n, .cols = cols, .q8 = q8_or_null};
     if (q8_or_null != NULL)
         run_rows(e, &p, quantise_rows);
+}
+
+void wk_act_gather(const struct wk_act *x, const uint32_t *row, uint32_t n, struct wk_act *ret,
+                   float *f32_or_null, void *q8_or_null)
+{
+    const size_t floats = x->cols, bytes = wk_act_bytes(1, x->cols);
+    *ret = (struct wk_act){.n = n, .cols = x->cols};
+    if (x->f32 != NULL)
+        ret->f32 = f32_or_null;
+    if (x->quantised)
+        ret->q8 = q8_or_null;
+    ret->quantised = ret->q8 != NULL;
+    for (size_t i = 0; i < n; i++) {
+        assert(row[i] < x->n);
+        if (ret->f32 != NULL)
+            memcpy(f32_or_null + i * floats, x->f32 + row[i] * floats, floats * sizeof(float));
+        if (ret->quantised)
+            memcpy((uint8_t *)ret->q8 + i * bytes, (const uint8_t *)x->q8 + row[i] * bytes, bytes);
+    }
 }
 
 /* ------------------------------------------------------------------ norm */

@@ -107,6 +107,17 @@ static inline v16 v_where_less(v16 a, v16 b, v16 x, v16 y)
                  _mm256_blendv_ps(y.hi, x.hi, _mm256_cmp_ps(a.hi, b.hi, _CMP_LT_OQ))};
 }
 
+static inline __m256 copysign8(__m256 a, __m256 b)
+{
+    const __m256 sign = _mm256_set1_ps(-0.0f);
+    return _mm256_or_ps(_mm256_andnot_ps(sign, a), _mm256_and_ps(sign, b));
+}
+
+static inline v16 v_copysign(v16 a, v16 b)
+{
+    return (v16){copysign8(a.lo, b.lo), copysign8(a.hi, b.hi)};
+}
+
 static inline v16 v_down(v16 v, unsigned k)
 {
     v.lo = k == 8   ? v.hi

@@ -91,6 +91,13 @@ static inline v16 v_where_less(v16 a, v16 b, v16 x, v16 y)
     return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x);
 }
 
+static inline v16 v_copysign(v16 a, v16 b)
+{
+    const __m512i sign = _mm512_set1_epi32(INT32_MIN); /* 0xca: bit by bit, sign ? b : a */
+    return _mm512_castsi512_ps(
+        _mm512_ternarylogic_epi32(sign, _mm512_castps_si512(b), _mm512_castps_si512(a), 0xca));
+}
+
 static inline v16 v_down(v16 v, unsigned k)
 {
     return k == 8   ? _mm512_shuffle_f32x4(v, v, 0xee)

@@ -9,7 +9,7 @@
  *     columns), acc = fma((float)idot, dw * dx, acc), idot exact in int32, then the block's minimum
  *     (ref.c has the two forms); float weights column by column, acc = fma(w, x, acc); acc starts
  *     at +0;
- *   - only + - * / sqrt fma and conversions; exp, sin, cos, pow are ours (kernels/math.h);
+ *   - only + - * / sqrt fma and conversions; exp, tanh, sin, cos, pow are ours (kernels/math.h);
  * reductions run in 16 virtual lanes (lane i takes elements i, i+16, …), merged 8, 4, 2, 1;
  *   - sums over shards are exact: each piece of columns has its own accumulator, is rounded to the
  *     nearest multiple of 2^-30 (ties to even) and added as int64;
@@ -158,15 +158,24 @@ struct wk_product {
 void wk_matmul_many(const struct wk_engine *e, const struct wk_product *products, size_t n_products,
                     const struct wk_act *x, void *scratch);
 
-/* Fills the forms of act that are not NULL with silu(gate * x) * (up * x), [n, gate->rows]: two
- * products, wk_swiglu and wk_act_set in one run of the pool. f32 is what OpenBLAS needs to take
- * part. */
-void wk_act_swiglu(const struct wk_engine *e, struct wk_act *act, const struct wk_matrix *gate,
-                   const struct wk_matrix *up, const struct wk_act *x, float *f32_or_null,
-                   void *q8_or_null, void *scratch);
+/* A gated FFN's first half: activation(gate * x + gate_bias) * (up * x + up_bias). */
+enum wk_activation {
+    WK_SILU, /* x / (1 + exp(-x)) */
+    WK_GELU, /* x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))), arXiv:1606.08415 */
+    WK_ACTIVATION_COUNT
+};
+struct wk_glu {
+    const struct wk_matrix *gate, *up; /* of the same rows and columns */
+    const float *gate_bias, *up_bias;  /* [rows], or NULL */
+    enum wk_activation activation;
+};
+/* Fills the forms of act that are not NULL with it, [x->n, rows]: two products, biases, wk_glu and
+ * wk_act_set in one run of the pool. f32 is what OpenBLAS needs to take part. */
+void wk_act_glu(const struct wk_engine *e, struct wk_act *act, const struct wk_glu *g,
+                const struct wk_act *x, float *f32_or_null, void *q8_or_null, void *scratch);
 /* Scratch bytes of it; `type` is that of gate. */
-size_t wk_swiglu_scratch(const struct wk_engine *e, enum wk_type type, uint32_t n, uint32_t rows,
-                         uint32_t cols);
+size_t wk_glu_scratch(const struct wk_engine *e, enum wk_type type, uint32_t n, uint32_t rows,
+                      uint32_t cols);
 
 /* The product as an exact sum over pieces of `piece` columns (a multiple of WK_BLOCK unless it
  * covers all columns; the last piece may be shorter): sum[i, r] (int64, units of 2^-30, [n, rows])
@@ -175,9 +184,20 @@ size_t wk_swiglu_scratch(const struct wk_engine *e, enum wk_type type, uint32_t 
 bool wk_matmul_sum(const struct wk_engine *e, const struct wk_matrix *w, const struct wk_act *x,
                    uint32_t piece, int64_t *sum, void *scratch);
 
+/* As wk_matmul_sum, but adds to sum [.., w->rows]: row i of the product goes to row row[i] (row
+ * NULL: i). Every piece is multiplied by weight[i] in f32 (weight NULL: not) before it is rounded
+ * to 2^-30 and held to the limit. Rows in `row` are distinct; those not named stay as they are. */
+bool wk_matmul_sum_rows(const struct wk_engine *e, const struct wk_matrix *w,
+                        const struct wk_act *x, uint32_t piece, const uint32_t *row,
+                        const float *weight, int64_t *sum);
+
 /* x[i] += (float)(sum[i] * 2^-30), n elements. False when a total is not below 2^23 in magnitude
  * (then some of x is added to and some is not). */
 bool wk_sum_add(const struct wk_engine *e, const int64_t *sum, float *x, size_t n);
+
+/* y[i] = (float)(sum[i] * 2^-30), n elements: what wk_sum_add would add. False when a total is not
+ * below 2^23 in magnitude (then y is undefined). */
+bool wk_sum_get(const struct wk_engine *e, const int64_t *sum, float *y, size_t n);
 
 /* What made an exact sum fail; a piece that is too great or NaN goes before a total. */
 enum wk_sum_fault { WK_SUM_OK, WK_SUM_PIECE, WK_SUM_TOTAL };
@@ -192,21 +212,77 @@ enum wk_sum_fault wk_matmul_add(const struct wk_engine *e, const struct wk_matri
 void wk_rms_norm(const struct wk_engine *e, const float *x, const float *weight, float eps,
                  uint32_t n, uint32_t dim, float *y);
 
-/* Angles of rotary position embedding: cos and sin [n, rope_dim / 2] for absolute positions[n];
- * base frequencies base^(-2i/rope_dim), divided by factors[i] when factors is not NULL
- * (rope_freqs). Computed in f64, rounded once. */
-void wk_rope_angles(const int32_t *positions, uint32_t n, uint32_t rope_dim, float base,
-                    const float *factors, float *cos_out, float *sin_out);
-/* Rotates neighbouring pairs (2i, 2i+1) of the first rope_dim elements of each head:
- * x [n, heads, head_dim], in place. */
-void wk_rope(const struct wk_engine *e, float *x, uint32_t n, uint32_t heads, uint32_t head_dim,
-             uint32_t rope_dim, const float *cos_in, const float *sin_in);
+/* Rotary position embedding (RoPE, arXiv:2104.09864): the pairs of a head that turn together. */
+enum wk_rope_style {
+    WK_ROPE_PAIRS, /* (2i, 2i + 1) */
+    WK_ROPE_HALVES /* (i, i + rope_dim / 2): GPT-NeoX */
+};
+/* How frequencies are changed for contexts longer than the model was first trained with. */
+enum wk_rope_scaling {
+    WK_ROPE_PLAIN,
+    WK_ROPE_LINEAR, /* all are divided by factor: arXiv:2306.15595 */
+    WK_ROPE_YARN    /* the slow ones are, the fast ones stay, a ramp between: arXiv:2309.00071 */
+};
+struct wk_rope_spec {
+    uint32_t rope_dim;    /* even */
+    float base;           /* > 1 */
+    const float *factors; /* [rope_dim / 2], divide the frequencies; NULL: none (llama 3's
+                             rope_freqs, longrope) */
+    enum wk_rope_scaling scaling;
+    float factor;                                 /* LINEAR, YARN: > 0 */
+    float original_context, beta_fast, beta_slow; /* YARN: the ramp goes from the frequency that
+                                 turns beta_fast times in original_context positions to the one
+                                 that turns beta_slow times */
+    float extrapolation; /* YARN: how much of the fast frequencies stays, normally 1 */
+};
+/* frequency [rope_dim / 2] = base^(-2i / rope_dim), divided and scaled, in f64. */
+void wk_rope_frequencies(const struct wk_rope_spec *s, double *frequency);
+/* YaRN's factor for cos and sin of contexts `factor` times as long: 1 + 0.1 ln(factor), 1 up to a
+ * factor of 1. */
+float wk_yarn_magnitude(float factor);
+/* cos and sin [n, pairs] of position * frequency, times magnitude (YaRN's and longrope's attention
+ * factor; 1: none). Computed in f64, rounded once. */
+void wk_rope_angles(const int32_t *positions, uint32_t n, uint32_t pairs, const double *frequency,
+                    float magnitude, float *cos_out, float *sin_out);
+/* Rotates the pairs of the first rope_dim elements of each head: x [n, heads, head_dim], in place,
+ * by angles [n, rope_dim / 2]. */
+void wk_rope(const struct wk_engine *e, enum wk_rope_style style, float *x, uint32_t n,
+             uint32_t heads, uint32_t head_dim, uint32_t rope_dim, const float *cos_in,
+             const float *sin_in);
 
-/* out = silu(gate) * up, n elements; out may be gate. silu(x) = x / (1 + exp(-x)). */
-void wk_swiglu(const struct wk_engine *e, const float *gate, const float *up, float *out, size_t n);
+/* out = activation(gate) * up, n elements; out may be gate. */
+void wk_glu(const struct wk_engine *e, enum wk_activation activation, const float *gate,
+            const float *up, float *out, size_t n);
+/* y[i, c] += bias[c]; y [n, cols] with row stride ldy. */
+void wk_add_bias(const struct wk_engine *e, float *y, uint32_t n, uint32_t cols, size_t ldy,
+                 const float *bias);
+/* x *= by, n elements. */
+void wk_scale(const struct wk_engine *e, float *x, size_t n, float by);
+/* x += y * by, n elements: the product is rounded, then the sum, so that by == 1 is x += y. */
+void wk_add_scaled(const struct wk_engine *e, float *x, const float *y, size_t n, float by);
+/* Soft cap: x[i] = cap * tanh(x[i] / cap), cap > 0, n elements; NaN where x[i] is infinite. */
+void wk_softcap(const struct wk_engine *e, float *x, size_t n, float cap);
 
-/* For the sampler: exp within 1 ulp, log within 2. */
+/* ------------------------------------------------------------------ mixtures of experts */
+
+/* The router's choice from its logits [n_experts]: the `used` greatest (ties: lower id; used at
+ * most n_experts) into expert, in falling order, and their probabilities times scale into weight:
+ * softmax over all logits, or over the chosen ones alone (renormalise, which brings the sum of
+ * the softmax over all back to 1). False when there is no softmax: a logit is NaN or infinite. */
+bool wk_route(const float *logits, uint32_t n_experts, uint32_t used, bool renormalise, float scale,
+              uint32_t *expert, float *weight);
+/* 1 / (1 + exp(-x)): the gate of a shared expert. */
+float wk_sigmoid(float x);
+/* Copies rows row[i] of x to rows i of ret, i < n, in the forms that x has and there is room for:
+ * f32 [n, x->cols], q8 of wk_act_bytes(n, x->cols). */
+void wk_act_gather(const struct wk_act *x, const uint32_t *row, uint32_t n, struct wk_act *ret,
+                   float *f32_or_null, void *q8_or_null);
+
+/* ------------------------------------------------------------------ functions of our own */
+
+/* For the sampler and tests: exp within 1 ulp, tanh within 3, log (f64) within 2. */
 float wk_exp(float x);
+float wk_tanh(float x);
 double wk_log(double x);
 
 /* ------------------------------------------------------------------ attention over the KV cache */

@@ -11,6 +11,7 @@
  *   v_fma(a, b, c)                   a * b + c, rounded once
  *   v_min(a, b) v_max(a, b)          a < b ? a : b, a > b ? a : b: b when either is NaN
  *   v_where_less(a, b, x, y)         a < b ? x : y
+ *   v_copysign(a, b)                 a with the signs of b
  *   v_down(v, k) v_first(v)          lane i + k in lane i < k, k a constant 8, 4, 2 or 1; lane 0
  *   v_scale_exp(p, t)                p * 2^n in two halves as in wk_exp_f32, n in the low bits of t
  *   v_top(v)                         the greatest of the lanes' bits without sign, as an integer
@@ -29,13 +30,12 @@
 
 #include <string.h>
 
-/* ------------------------------------------------------------------ exp, merging */
+/* ------------------------------------------------------------------ exp, tanh, merging */
 
-WK_INLINE v16 v_exp(v16 x)
+WK_INLINE v16 v_exp_reduced(v16 x, v16 *ret_t)
 {
-    x = v_min(v_set(WK_EXP_HI), x);
-    x = v_max(v_set(WK_EXP_LO), x);
     v16 t = v_fma(x, v_set(WK_EXP_LOG2E), v_set(WK_EXP_MAGIC)), k = v_sub(t, v_set(WK_EXP_MAGIC));
+    *ret_t = t;
     v16 r = v_fma(k, v_set(-WK_EXP_LN2_HI), x);
     r = v_fma(k, v_set(-WK_EXP_LN2_LO), r);
     v16 p = v_fma(v_set(WK_EXP_C7), r, v_set(WK_EXP_C6));
@@ -43,7 +43,25 @@ WK_INLINE v16 v_exp(v16 x)
     p = v_fma(p, r, v_set(WK_EXP_C4));
     p = v_fma(p, r, v_set(WK_EXP_C3));
     p = v_fma(p, r, v_set(WK_EXP_C2));
-    return v_scale_exp(v_add(v_fma(v_mul(r, r), p, r), v_set(1)), t);
+    return v_fma(v_mul(r, r), p, r);
+}
+
+WK_INLINE v16 v_exp(v16 x)
+{
+    v16 t;
+    x = v_min(v_set(WK_EXP_HI), x);
+    x = v_max(v_set(WK_EXP_LO), x);
+    v16 p = v_add(v_exp_reduced(x, &t), v_set(1));
+    return v_scale_exp(p, t);
+}
+
+WK_INLINE v16 v_tanh(v16 x)
+{
+    v16 t, y = v_mul(v_set(2), v_copysign(x, v_set(-1)));
+    y = v_max(v_set(WK_TANH_LO), y);
+    v16 p = v_exp_reduced(y, &t), s = v_scale_exp(v_set(1), t);
+    v16 e = v_fma(p, s, v_sub(s, v_set(1)));
+    return v_copysign(v_div(e, v_add(e, v_set(2))), x);
 }
 
 WK_INLINE float merge_sum(v16 v)
@@ -160,6 +178,8 @@ WK_INLINE bool dot_float_pieces(const struct wk_dot *d, enum wk_type type, float
         uint32_t left = d->col + d->cols - part.col;
         part.cols = d->piece < left ? d->piece : left;
         dot_float_all(&part, type, piece);
+        for (size_t i = 0; d->weight != NULL && i < n; i += WK_TILE)
+            v_store(piece + i, v_mul(v_load(piece + i), v_set(d->weight[i / WK_TILE % d->n])));
         ok = sum_pieces(piece, d->sum, n) && ok;
     }
     return ok;
@@ -206,15 +226,45 @@ static void scale(const float *x, float by, const float *weight, float *y, size_
         y[i] = x[i] * by * weight[i];
 }
 
-static void swiglu(const float *gate, const float *up, float *out, size_t n)
+/* x / (1 + exp(exponent)) */
+WK_INLINE v16 v_gated(v16 x, v16 exponent)
+{
+    return v_div(x, v_add(v_set(1), v_exp(exponent)));
+}
+
+static void silu_glu(const float *gate, const float *up, float *out, size_t n)
 {
     size_t i = 0;
     for (; n - i >= WK_TILE; i += WK_TILE) {
-        v16 g = v_load(gate + i), e = v_exp(v_sub(v_set(-0.0f), g));
-        v_store(out + i, v_mul(v_div(g, v_add(v_set(1), e)), v_load(up + i)));
+        v16 g = v_load(gate + i);
+        v_store(out + i, v_mul(v_gated(g, v_sub(v_set(-0.0f), g)), v_load(up + i)));
     }
     for (; i < n; i++)
-        out[i] = gate[i] / (1.0f + wk_exp_f32(-gate[i])) * up[i];
+        out[i] = wk_silu_f32(gate[i]) * up[i];
+}
+
+static void gelu_glu(const float *gate, const float *up, float *out, size_t n)
+{
+    size_t i = 0;
+    for (; n - i >= WK_TILE; i += WK_TILE) {
+        v16 g = v_load(gate + i);
+        v16 k = v_fma(v_mul(g, g), v_set(WK_GELU_K3), v_set(WK_GELU_K1));
+        v_store(out + i, v_mul(v_gated(g, v_mul(g, k)), v_load(up + i)));
+    }
+    for (; i < n; i++)
+        out[i] = wk_gelu_f32(gate[i]) * up[i];
+}
+
+static void softcap(float *x, float by, float cap, size_t n)
+{
+    size_t i = 0;
+    for (; n - i >= WK_TILE; i += WK_TILE) {
+        v16 v = v_mul(v_load(x + i), v_set(by));
+        v16 capped = v_mul(v_set(cap), v_tanh(v_div(v, v_set(cap))));
+        v_store(x + i, v_fma(v, v_set(0), capped));
+    }
+    for (; i < n; i++)
+        x[i] = wk_softcap_f32(x[i], by, cap);
 }
 
 static void narrow(const float *x, uint16_t *f16, size_t n)
@@ -570,7 +620,9 @@ static void fill_lanes(struct wk_table *table)
     table->sum_add = sum_add;
     table->square = square;
     table->scale = scale;
-    table->swiglu = swiglu;
+    table->glu[WK_SILU] = silu_glu;
+    table->glu[WK_GELU] = gelu_glu;
+    table->softcap = softcap;
     table->narrow = narrow;
     table->widen = widen;
     table->attend = attend;

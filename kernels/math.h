@@ -1,6 +1,6 @@
 /*
- * exp, log, pow, sin and cos of our own: + - * / fma and conversions only, so that every machine
- * gives the same bits. Scalar; the instruction-set files repeat wk_exp_f32 lane by lane, step by
+ * exp, tanh, log, pow, sin and cos of our own: + - * / fma and conversions only, so that every
+ * machine gives the same bits. Scalar; kernels/lanes.h repeats those of f32 lane by lane, step by
  * step.
  *
  * Reductions are Cody and Waite's (Software Manual for the Elementary Functions, 1980) with fma;
@@ -31,12 +31,12 @@
 #define WK_EXP_C6 (1.0f / 720)
 #define WK_EXP_C7 (1.0f / 5040)
 
-static inline float wk_exp_f32(float x)
+/* exp(r) - 1, to an ulp also near 0; k in the low bits of *ret_t. For x in [WK_EXP_LO, WK_EXP_HI]
+ * and NaN. */
+static inline float wk_exp_reduced(float x, float *ret_t)
 {
-    x = WK_EXP_HI < x ? WK_EXP_HI : x; /* a NaN passes both */
-    x = WK_EXP_LO > x ? WK_EXP_LO : x;
     float t = fmaf(x, WK_EXP_LOG2E, WK_EXP_MAGIC), k = t - WK_EXP_MAGIC;
-    int32_t n = (int32_t)(wk_bits(t) - wk_bits(WK_EXP_MAGIC));
+    *ret_t = t;
     float r = fmaf(-k, WK_EXP_LN2_HI, x);
     r = fmaf(-k, WK_EXP_LN2_LO, r);
     float p = fmaf(WK_EXP_C7, r, WK_EXP_C6);
@@ -44,10 +44,60 @@ static inline float wk_exp_f32(float x)
     p = fmaf(p, r, WK_EXP_C4);
     p = fmaf(p, r, WK_EXP_C3);
     p = fmaf(p, r, WK_EXP_C2);
-    p = fmaf(r * r, p, r) + 1.0f;
+    return fmaf(r * r, p, r);
+}
+
+/* p * 2^k */
+static inline float wk_exp_scale(float p, float t)
+{
+    int32_t n = (int32_t)(wk_bits(t) - wk_bits(WK_EXP_MAGIC));
     int32_t n1 = n >> 1, n2 = (int32_t)((uint32_t)n - (uint32_t)n1);
     p = p * wk_from_bits(((uint32_t)n1 + 127u) << 23);
     return p * wk_from_bits(((uint32_t)n2 + 127u) << 23);
+}
+
+static inline float wk_exp_f32(float x)
+{
+    float t;
+    x = WK_EXP_HI < x ? WK_EXP_HI : x; /* a NaN passes both */
+    x = WK_EXP_LO > x ? WK_EXP_LO : x;
+    float p = wk_exp_reduced(x, &t) + 1.0f;
+    return wk_exp_scale(p, t);
+}
+
+/* tanh in f32, within 3 ulp. |tanh x| = -e / (e + 2) with e = exp(-2|x|) - 1 = 2^k (exp(r) - 1) +
+ * (2^k - 1): nothing cancels, for the second term is 0 or at most -1/2. Odd, also in its zeros. */
+#define WK_TANH_LO -20.0f /* -2|x| below: 1, as from |x| = 9.02 on */
+
+static inline float wk_tanh_f32(float x)
+{
+    float t, y = 2.0f * copysignf(x, -1.0f);
+    y = WK_TANH_LO > y ? WK_TANH_LO : y; /* a NaN passes */
+    float p = wk_exp_reduced(y, &t), s = wk_exp_scale(1.0f, t);
+    float e = fmaf(p, s, s - 1.0f);
+    return copysignf(e / (e + 2.0f), x);
+}
+
+/* by * x kept softly between -cap and cap: cap * tanh(by * x / cap). An infinite product is a fault
+ * and becomes NaN: tanh would hide it. */
+static inline float wk_softcap_f32(float x, float by, float cap)
+{
+    x = x * by;
+    return fmaf(x, 0.0f, cap * wk_tanh_f32(x / cap));
+}
+
+/* 1 / 2 (1 + tanh(u)) is 1 / (1 + exp(-2u)), so gelu(x) = x / (1 + exp(x (K1 + K3 x^2))). */
+#define WK_GELU_K1 -0x1.988454p0f  /* -2 sqrt(2 / pi) */
+#define WK_GELU_K3 -0x1.2444f2p-4f /* the same times 0.044715 */
+
+static inline float wk_silu_f32(float x)
+{
+    return x / (1.0f + wk_exp_f32(-x));
+}
+
+static inline float wk_gelu_f32(float x)
+{
+    return x / (1.0f + wk_exp_f32(x * fmaf(x * x, WK_GELU_K3, WK_GELU_K1)));
 }
 
 static inline uint64_t wk_bits64(double x)

@@ -156,94 +156,116 @@ void wk_matmul(const struct wk_engine *e, const struct wk_matrix *w, const struc
     wk_matmul_many(e, &(struct wk_product){w, y, ldy}, 1, x, scratch);
 }
 
-/* ------------------------------------------------------------------ gate, up and SwiGLU */
+/* ------------------------------------------------------------------ gate, up, activation */
 
 /* A unit is what becomes one block of the result: UNIT tiles of gate and of up. */
 enum { UNIT = WK_BLOCK / WK_TILE };
 
-struct swiglu {
+struct glu {
     const struct wk_engine *e;
-    const struct wk_matrix *gate, *up;
+    const struct wk_glu *g;
     const struct wk_act *x;
     uint32_t units;   /* of an item */
-    float *f32;       /* [n, gate->rows], or NULL */
+    float *f32;       /* [n, rows], or NULL */
     struct wk_q8 *q8; /* blocks of the same, or NULL */
 };
 
-/* silu(gate) * up of one unit for rows [row, row + n): lanes in gate and up [tiles, n, WK_TILE]. */
-static void store_unit(const struct swiglu *p, uint32_t unit, uint32_t tiles, uint32_t row,
-                       uint32_t n, float *gate, const float *up)
+/* Adds the biases of `cols` rows of a matrix to lanes [tiles, n, WK_TILE]; bias may be NULL. */
+static void add_biases(float *lane, const float *bias, uint32_t cols, uint32_t n)
 {
-    uint32_t first = unit * WK_BLOCK, cols = min_u32(WK_BLOCK, p->gate->rows - first);
-    size_t blocks = wk_act_bytes(1, p->gate->rows) / sizeof *p->q8;
-    p->e->table->swiglu(gate, up, gate, (size_t)tiles * n * WK_TILE);
+    for (uint32_t first = 0; bias != NULL && first < cols; first += WK_TILE)
+        for (uint32_t i = 0; i < n; i++, lane += WK_TILE)
+            for (uint32_t r = 0; r < min_u32(WK_TILE, cols - first); r++)
+                lane[r] += bias[first + r];
+}
+
+static const float *bias_from(const float *bias, uint32_t first)
+{
+    return bias != NULL ? bias + first : NULL;
+}
+
+/* One unit for rows [row, row + n) of x: lanes in gate and up [tiles, n, WK_TILE]. */
+static void store_unit(const struct glu *p, uint32_t unit, uint32_t tiles, uint32_t row, uint32_t n,
+                       float *gate, float *up)
+{
+    const uint32_t rows = p->g->gate->rows, first = unit * WK_BLOCK,
+                   cols = min_u32(WK_BLOCK, rows - first);
+    const size_t blocks = wk_act_bytes(1, rows) / sizeof *p->q8;
+    add_biases(gate, bias_from(p->g->gate_bias, first), cols, n);
+    add_biases(up, bias_from(p->g->up_bias, first), cols, n);
+    p->e->table->glu[p->g->activation](gate, up, gate, (size_t)tiles * n * WK_TILE);
     for (uint32_t i = 0; i < n; i++) {
         float block[WK_BLOCK] = {0}; /* what padding lanes hold is left out */
         for (uint32_t t = 0; t < tiles; t++)
             memcpy(block + (size_t)t * WK_TILE, gate + (size_t)(t * n + i) * WK_TILE,
                    min_u32(WK_TILE, cols - t * WK_TILE) * sizeof *block);
         if (p->f32 != NULL)
-            memcpy(p->f32 + (size_t)(row + i) * p->gate->rows + first, block, cols * sizeof *block);
+            memcpy(p->f32 + (size_t)(row + i) * rows + first, block, cols * sizeof *block);
         if (p->q8 != NULL)
             p->e->table->quantise(block, 1, p->q8 + (row + i) * blocks + unit);
     }
 }
 
-static void swiglu_item(void *arg, size_t item)
+static void glu_item(void *arg, size_t item)
 {
-    const struct swiglu *p = arg;
-    _Alignas(WK_ALIGN) float gate[UNIT * WK_ROWS * WK_TILE];
-    _Alignas(WK_ALIGN) float up[UNIT * WK_ROWS * WK_TILE];
-    uint32_t tiles = tiles_of(p->gate), unit = (uint32_t)item * p->units;
+    const struct glu *p = arg;
+    const struct wk_matrix *w[] = {p->g->gate, p->g->up};
+    _Alignas(WK_ALIGN) float out[2][UNIT * WK_ROWS * WK_TILE];
+    uint32_t tiles = tiles_of(w[0]), unit = (uint32_t)item * p->units;
     for (uint32_t end = unit + p->units; unit < end && unit * UNIT < tiles; unit++) {
         uint32_t width = min_u32(UNIT, tiles - unit * UNIT);
-        for (uint32_t row = 0; row < p->x->n; row += WK_ROWS) {
-            struct wk_dot d = dot_of(p->gate, p->x, unit * UNIT, width, row);
-            p->e->table->dot[p->gate->type](&d, gate);
-            d = dot_of(p->up, p->x, unit * UNIT, width, row);
-            p->e->table->dot[p->up->type](&d, up);
-            store_unit(p, unit, width, row, d.n, gate, up);
+        for (uint32_t row = 0, n; row < p->x->n; row += n) {
+            for (unsigned k = 0; k < 2; k++) {
+                struct wk_dot d = dot_of(w[k], p->x, unit * UNIT, width, row);
+                n = d.n;
+                p->e->table->dot[w[k]->type](&d, out[k]);
+            }
+            store_unit(p, unit, width, row, n, out[0], out[1]);
         }
     }
 }
 
 /* OpenBLAS, which multiplies whole matrices only, needs room for up beside the result. */
-size_t wk_swiglu_scratch(const struct wk_engine *e, enum wk_type type, uint32_t n, uint32_t rows,
-                         uint32_t cols)
+size_t wk_glu_scratch(const struct wk_engine *e, enum wk_type type, uint32_t n, uint32_t rows,
+                      uint32_t cols)
 {
     if (!wk_blas_wants(e, type, n))
         return 0;
     return align((size_t)n * rows * sizeof(float)) + wk_blas_scratch(e, cols);
 }
 
-static void swiglu_blas(const struct swiglu *p, void *scratch)
+static void glu_blas(const struct glu *p, void *scratch)
 {
-    uint32_t n = p->x->n, rows = p->gate->rows;
+    const struct wk_glu *g = p->g;
+    uint32_t n = p->x->n, rows = g->gate->rows;
     void *rest = (uint8_t *)scratch + align((size_t)n * rows * sizeof(float));
-    wk_blas_matmul(p->e, p->gate, p->x, p->f32, rows, rest);
-    wk_blas_matmul(p->e, p->up, p->x, scratch, rows, rest);
-    wk_swiglu(p->e, p->f32, scratch, p->f32, (size_t)n * rows);
+    wk_blas_matmul(p->e, g->gate, p->x, p->f32, rows, rest);
+    wk_blas_matmul(p->e, g->up, p->x, scratch, rows, rest);
+    if (g->gate_bias != NULL)
+        wk_add_bias(p->e, p->f32, n, rows, rows, g->gate_bias);
+    if (g->up_bias != NULL)
+        wk_add_bias(p->e, scratch, n, rows, rows, g->up_bias);
+    wk_glu(p->e, g->activation, p->f32, scratch, p->f32, (size_t)n * rows);
 }
 
-void wk_act_swiglu(const struct wk_engine *e, struct wk_act *act, const struct wk_matrix *gate,
-                   const struct wk_matrix *up, const struct wk_act *x, float *f32_or_null,
-                   void *q8_or_null, void *scratch)
+void wk_act_glu(const struct wk_engine *e, struct wk_act *act, const struct wk_glu *g,
+                const struct wk_act *x, float *f32_or_null, void *q8_or_null, void *scratch)
 {
-    struct swiglu p = {
-        .e = e, .gate = gate, .up = up, .x = x, .f32 = f32_or_null, .q8 = q8_or_null};
-    uint32_t units = (tiles_of(gate) + UNIT - 1) / UNIT;
-    check(gate, x);
-    check(up, x);
-    assert(gate->rows == up->rows);
-    if (wk_blas_wants(e, gate->type, x->n) && wk_blas_wants(e, up->type, x->n) && p.f32 != NULL) {
-        swiglu_blas(&p, scratch);
-        wk_act_set(e, act, p.f32, x->n, gate->rows, q8_or_null);
+    struct glu p = {.e = e, .g = g, .x = x, .f32 = f32_or_null, .q8 = q8_or_null};
+    const uint32_t rows = g->gate->rows, units = (tiles_of(g->gate) + UNIT - 1) / UNIT;
+    check(g->gate, x);
+    check(g->up, x);
+    assert(g->up->rows == rows);
+    if (wk_blas_wants(e, g->gate->type, x->n) && wk_blas_wants(e, g->up->type, x->n) &&
+        p.f32 != NULL) {
+        glu_blas(&p, scratch);
+        wk_act_set(e, act, p.f32, x->n, rows, q8_or_null);
         return;
     }
     p.units = item_tiles(e, units, x->n);
-    wk_pool_run(e->pool, swiglu_item, &p, (units + (size_t)p.units - 1) / p.units);
+    wk_pool_run(e->pool, glu_item, &p, (units + (size_t)p.units - 1) / p.units);
     *act = (struct wk_act){.n = x->n,
-                           .cols = gate->rows,
+                           .cols = rows,
                            .f32 = f32_or_null,
                            .q8 = q8_or_null,
                            .quantised = q8_or_null != NULL};
@@ -259,10 +281,20 @@ struct sums {
     const struct wk_matrix *w;
     const struct wk_act *x;
     uint32_t piece, step, item; /* columns of a piece, tiles at once and of an item */
-    int64_t *sum;               /* [n, rows], or NULL and */
+    int64_t *sum;               /* [.., rows]: set, or with `add` added to; or NULL and */
     float *residual;            /* [n, rows] */
+    bool add;
+    const uint32_t *row; /* [n]: the row of sum that each goes to; NULL: its own */
+    const float *weight; /* [n], or NULL */
     atomic_uint failed;
 };
+
+/* A sum of too many pieces wraps around; a total beyond its limit is not ours to find. */
+static void add_sums(int64_t *to, const int64_t *sum, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        to[i] = (int64_t)((uint64_t)to[i] + (uint64_t)sum[i]);
+}
 
 /* Where the sums go. */
 static bool deliver(const struct sums *p, const struct wk_dot *d, uint32_t tile, uint32_t row,
@@ -272,8 +304,11 @@ static bool deliver(const struct sums *p, const struct wk_dot *d, uint32_t tile,
     for (uint32_t t = 0; t < d->tiles; t++) {
         uint32_t first = (tile + t) * WK_TILE, lanes = min_u32(WK_TILE, p->w->rows - first);
         for (uint32_t i = 0; i < d->n; i++, sum += WK_TILE) {
-            size_t at = (size_t)(row + i) * p->w->rows + first;
-            if (p->sum != NULL)
+            size_t to = p->row != NULL ? p->row[row + i] : row + i;
+            size_t at = to * p->w->rows + first;
+            if (p->add)
+                add_sums(p->sum + at, sum, lanes);
+            else if (p->sum != NULL)
                 memcpy(p->sum + at, sum, lanes * sizeof *sum);
             else
                 ok = p->e->table->sum_add(sum, p->residual + at, lanes) && ok;
@@ -294,6 +329,7 @@ static void sum_item(void *arg, size_t item)
             struct wk_dot d = dot_of(p->w, p->x, tile, tiles, row);
             d.piece = p->piece;
             d.sum = sum;
+            d.weight = p->weight != NULL ? p->weight + row : NULL;
             /* A padding lane fails only beside real ones: its weights are 0, so only an activation
              * that is not finite can spoil it, and that spoils every row. */
             if (!p->e->table->dot[p->w->type](&d, NULL))
@@ -326,6 +362,21 @@ bool wk_matmul_sum(const struct wk_engine *e, const struct wk_matrix *w, const s
 {
     (void)scratch;
     struct sums p = {.e = e, .w = w, .x = x, .piece = piece, .sum = sum};
+    return sums_run(&p) == 0;
+}
+
+bool wk_matmul_sum_rows(const struct wk_engine *e, const struct wk_matrix *w,
+                        const struct wk_act *x, uint32_t piece, const uint32_t *row,
+                        const float *weight, int64_t *sum)
+{
+    struct sums p = {.e = e,
+                     .w = w,
+                     .x = x,
+                     .piece = piece,
+                     .sum = sum,
+                     .add = true,
+                     .row = row,
+                     .weight = weight};
     return sums_run(&p) == 0;
 }
 

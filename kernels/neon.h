@@ -126,6 +126,17 @@ static inline v16 v_max(v16 a, v16 b)
     return v_where_less(b, a, a, b);
 }
 
+static inline float32x4_t copysign4(float32x4_t a, float32x4_t b)
+{
+    return vbslq_f32(vdupq_n_u32(0x80000000u), b, a);
+}
+
+static inline v16 v_copysign(v16 a, v16 b)
+{
+    return (v16){{copysign4(a.v[0], b.v[0]), copysign4(a.v[1], b.v[1]), copysign4(a.v[2], b.v[2]),
+                  copysign4(a.v[3], b.v[3])}};
+}
+
 static inline v16 v_down(v16 a, unsigned k)
 {
     if (k == 8)

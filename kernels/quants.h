@@ -202,9 +202,17 @@ WK_INLINE void q_begin(unsigned parts, unsigned rows, struct q_sums *sums)
         sums->acc[p][j] = q_zero();
 }
 
-/* A piece is done: its rows go to sum [rows, WK_TILE], which begins at the first part. */
-WK_INLINE void q_end_piece(unsigned parts, unsigned rows, struct q_sums *sums, int64_t *sum)
+/* A piece is done: its rows, times weight [rows] unless that is NULL, go to sum [rows, WK_TILE],
+ * which begins at the first part. */
+WK_INLINE void q_end_piece(unsigned parts, unsigned rows, struct q_sums *sums, const float *weight,
+                           int64_t *sum)
 {
+    if (weight != NULL)
+        WK_UNROLL
+    for (unsigned j = 0; j < rows; j++)
+        WK_UNROLL
+    for (unsigned p = 0; p < parts; p++)
+        sums->acc[p][j] = q_mul1(sums->acc[p][j], weight[j]);
     WK_UNROLL
     for (unsigned j = 0; j < rows; j++)
         WK_UNROLL
@@ -254,6 +262,7 @@ WK_INLINE bool q_parts(enum wk_type type, const struct wk_dot *d, uint32_t t, ui
     const struct wk_q8 *x = d->q8 + i * d->ldx;
     const size_t at = ((size_t)t * d->n + i) * WK_TILE + (size_t)part * Q_ROWS;
     const uint32_t end = (d->col + d->cols) / WK_BLOCK;
+    const float *weight = d->weight != NULL ? d->weight + i : NULL;
     const uint32_t piece = d->sum != NULL ? d->piece / WK_BLOCK : UINT32_MAX;
     uint32_t b = d->col / WK_BLOCK, left = piece;
     const bool cold = rows == 1 || (d->cold && i == 0 && part == 0);
@@ -280,7 +289,7 @@ WK_INLINE bool q_parts(enum wk_type type, const struct wk_dot *d, uint32_t t, ui
             if (block == 1)
                 head += head_bytes;
             if (--left == 0) {
-                q_end_piece(parts, rows, &sums, d->sum + at);
+                q_end_piece(parts, rows, &sums, weight, d->sum + at);
                 q_begin(parts, rows, &sums);
                 left = piece;
             }
@@ -293,7 +302,7 @@ WK_INLINE bool q_parts(enum wk_type type, const struct wk_dot *d, uint32_t t, ui
         for (unsigned p = 0; p < parts; p++)
             q_store(out + at + (size_t)j * WK_TILE + (size_t)p * Q_ROWS, sums.acc[p][j]);
     } else if (left != piece) {
-        q_end_piece(parts, rows, &sums, d->sum + at); /* the last one is shorter */
+        q_end_piece(parts, rows, &sums, weight, d->sum + at); /* the last one is shorter */
     }
     return q_greatest(sums.top) < wk_bits(0x1p21f);
 }

@@ -136,6 +136,8 @@ static bool dot_pieces(const struct wk_dot *d, enum wk_type type, dot_fn *dot, f
         uint32_t left = d->col + d->cols - part.col;
         part.cols = d->piece < left ? d->piece : left;
         dot(&part, type, piece);
+        for (size_t i = 0; d->weight != NULL && i < n; i++)
+            piece[i] *= d->weight[i / WK_TILE % d->n];
         ok = sum_pieces(piece, d->sum, n) && ok;
     }
     return ok;
@@ -185,10 +187,22 @@ static void scale(const float *x, float by, const float *weight, float *y, size_
         y[i] = x[i] * by * weight[i];
 }
 
-static void swiglu(const float *gate, const float *up, float *out, size_t n)
+static void silu_glu(const float *gate, const float *up, float *out, size_t n)
 {
     for (size_t i = 0; i < n; i++)
-        out[i] = gate[i] / (1.0f + wk_exp_f32(-gate[i])) * up[i];
+        out[i] = wk_silu_f32(gate[i]) * up[i];
+}
+
+static void gelu_glu(const float *gate, const float *up, float *out, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        out[i] = wk_gelu_f32(gate[i]) * up[i];
+}
+
+static void softcap(float *x, float by, float cap, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        x[i] = wk_softcap_f32(x[i], by, cap);
 }
 
 static void narrow(const float *x, uint16_t *f16, size_t n)
@@ -326,7 +340,8 @@ void wk_fill_ref(struct wk_table *table)
         .sum_add = sum_add,
         .square = square,
         .scale = scale,
-        .swiglu = swiglu,
+        .glu = {[WK_SILU] = silu_glu, [WK_GELU] = gelu_glu},
+        .softcap = softcap,
         .narrow = narrow,
         .widen = widen,
         .attend = attend,

@@ -38,6 +38,7 @@ struct wk_dot {
      * 2^-30. */
     uint32_t piece;
     int64_t *sum;
+    const float *weight; /* [n], by which pieces are multiplied before they are rounded; or NULL */
     bool cold; /* the tiles come from memory, the next ones after them: worth a prefetch */
 };
 
@@ -75,7 +76,10 @@ struct wk_table {
     float (*square)(const float *x, size_t n);
     /* y[i] = (x[i] * scale) * weight[i]; y may be x. */
     void (*scale)(const float *x, float scale, const float *weight, float *y, size_t n);
-    void (*swiglu)(const float *gate, const float *up, float *out, size_t n);
+    /* out[i] = activation(gate[i]) * up[i]; out may be gate. */
+    void (*glu[WK_ACTIVATION_COUNT])(const float *gate, const float *up, float *out, size_t n);
+    /* x[i] = cap * tanh(x[i] * by / cap), cap > 0; NaN where x[i] * by is infinite. */
+    void (*softcap)(float *x, float by, float cap, size_t n);
     void (*narrow)(const float *x, uint16_t *f16, size_t n);
     void (*widen)(const uint16_t *f16, float *x, size_t n);
     /* Adds a KV block to every query's max, sum and out. */

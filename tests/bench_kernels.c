@@ -426,13 +426,13 @@ static void run_norm_quantise(void *arg)
 static void run_swiglu(void *arg)
 {
     struct rest *r = arg;
-    wk_swiglu(r->e, r->x, r->w, r->y, ELEMENTS);
+    wk_glu(r->e, WK_SILU, r->x, r->w, r->y, ELEMENTS);
 }
 
 static void run_rope(void *arg)
 {
     struct rest *r = arg;
-    wk_rope(r->e, r->y, ELEMENTS / (HEADS * DIM), HEADS, DIM, DIM, r->cos, r->sin);
+    wk_rope(r->e, WK_ROPE_PAIRS, r->y, ELEMENTS / (HEADS * DIM), HEADS, DIM, DIM, r->cos, r->sin);
 }
 
 static void run_sum_add(void *arg)

@@ -87,8 +87,8 @@ static void run_part(enum part part, const struct weft_layer_weights *w, bool pl
         wk_matmul_many(e, products, 3, &b.act, NULL);
         break;
     case ROPE:
-        wk_rope(e, b.q, b.n, HEADS, HEAD_DIM, HEAD_DIM, b.cos, b.sin);
-        wk_rope(e, b.k, b.n, KV_HEADS, HEAD_DIM, HEAD_DIM, b.cos, b.sin);
+        wk_rope(e, WK_ROPE_PAIRS, b.q, b.n, HEADS, HEAD_DIM, HEAD_DIM, b.cos, b.sin);
+        wk_rope(e, WK_ROPE_PAIRS, b.k, b.n, KV_HEADS, HEAD_DIM, HEAD_DIM, b.cos, b.sin);
         break;
     case PUT:
         wk_kv_put(e, &b.kv, b.position, b.n, b.k, b.v);
@@ -106,7 +106,8 @@ static void run_part(enum part part, const struct weft_layer_weights *w, bool pl
         wk_act_norm(e, &b.act, b.x, w->ffn_norm, 1e-5f, b.n, DIM, NULL, b.q8);
         break;
     case GATE_UP:
-        wk_act_swiglu(e, &b.hidden, w->gate, w->up, &b.act, NULL, b.hidden_q8, NULL);
+        wk_act_glu(e, &b.hidden, &(struct wk_glu){.gate = w->gate, .up = w->up}, &b.act, NULL,
+                   b.hidden_q8, NULL);
         break;
     case DOWN:
         finish(w->down, &b.hidden, WEFT_FFN_PIECE, plain);
@@ -235,7 +236,7 @@ static void open_buffers(void)
     int32_t positions[ROWS];
     for (int32_t i = 0; i < ROWS; i++)
         positions[i] = i;
-    wk_rope_angles(positions, ROWS, HEAD_DIM, 10000, NULL, b.cos, b.sin);
+    kd_angles(positions, ROWS, HEAD_DIM, 10000, NULL, b.cos, b.sin);
 }
 
 static void close_buffers(void)

@@ -121,6 +121,16 @@ struct wk_act kd_act(const struct wk_engine *e, enum wk_type type, const float *
     return act;
 }
 
+void kd_angles(const int32_t *positions, uint32_t n, uint32_t rope_dim, float base,
+               const float *factors, float *cos_out, float *sin_out)
+{
+    double *frequency = kd_alloc(sizeof *frequency * (rope_dim / 2));
+    const struct wk_rope_spec plain = {.rope_dim = rope_dim, .base = base, .factors = factors};
+    wk_rope_frequencies(&plain, frequency);
+    wk_rope_angles(positions, n, rope_dim / 2, frequency, 1, cos_out, sin_out);
+    free(frequency);
+}
+
 size_t kd_differ(const float *a, const float *b, size_t n)
 {
     for (size_t i = 0; i < n; i++)

@@ -28,6 +28,10 @@ struct wk_matrix kd_matrix(enum wk_type type, uint32_t rows, uint32_t cols, cons
 struct wk_act kd_act(const struct wk_engine *e, enum wk_type type, const float *x, uint32_t n,
                      uint32_t cols);
 
+/* Angles of RoPE without scaling: cos and sin [n, rope_dim / 2] of positions [n]. */
+void kd_angles(const int32_t *positions, uint32_t n, uint32_t rope_dim, float base,
+               const float *factors, float *cos_out, float *sin_out);
+
 /* Index of the first element that differs in its bits, two NaNs being equal; n when there is none.
  */
 size_t kd_differ(const float *a, const float *b, size_t n);

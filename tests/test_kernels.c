@@ -497,12 +497,12 @@ START_TEST(every_architecture_finds_these_bits)
             uint8_t *gguf = kd_gguf(&fixed, kd_types[k], ROWS, COLS, false);
             float *x = kd_floats(&fixed, (size_t)N * COLS), c[N * COLS / 2], s[N * COLS / 2];
             struct wk_matrix w = kd_matrix(kd_types[k], ROWS, COLS, gguf);
-            wk_rope_angles((int32_t[]){0, 9, 500, 70000, 1 << 23}, N, COLS, 10000, NULL, c, s);
-            wk_rope(&e, x, N, 1, COLS, COLS, c, s);
+            kd_angles((int32_t[]){0, 9, 500, 70000, 1 << 23}, N, COLS, 10000, NULL, c, s);
+            wk_rope(&e, WK_ROPE_PAIRS, x, N, 1, COLS, COLS, c, s);
             float *weight = kd_floats(&fixed, COLS);
             wk_rms_norm(&e, x, weight, 1e-6f, N, COLS, x);
             free(weight);
-            wk_swiglu(&e, x, c, x, (size_t)N * COLS / 2);
+            wk_glu(&e, WK_SILU, x, c, x, (size_t)N * COLS / 2);
             float *y = product(&e, &w, x, N, ROWS);
             const uint8_t *bytes = (const uint8_t *)y;
             for (size_t i = 0; i < sizeof *y * N * ROWS; i++)

@@ -1,6 +1,6 @@
 /*
  * The functions of our own against libm, and what a layer does element by element: every table
- * gives the bits of ref, ref agrees with f64.
+ * gives the bits of ref, ref agrees with f64. Rotation has test_rope.c.
  */
 #include "kernels/f16.h"
 #include "kernels/math.h"
@@ -8,6 +8,7 @@
 #include "tests/harness.h"
 #include "tests/kernel_data.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -50,6 +51,92 @@ START_TEST(exp_within_two_ulps_everywhere)
 }
 END_TEST
 
+static double ulps_long(float got, long double expected)
+{
+    float near = (float)expected;
+    long double ulp = (long double)nextafterf(fabsf(near), INFINITY) - (long double)fabsf(near);
+    return (double)(fabsl((long double)got - expected) / ulp);
+}
+
+static void check_tanh(float x)
+{
+    const float y = wk_tanh(x);
+    if (isnan(x)) {
+        ck_assert(isnan(y));
+        return;
+    }
+    const long double expected = tanhl((long double)x);
+    ck_assert_msg(ulps_long(y, expected) <= 3 && fabsf(y) <= 1, "tanh(%a) = %a, not %La", x, y,
+                  expected);
+    ck_assert_msg(wk_bits(wk_tanh(-x)) == (wk_bits(y) ^ 0x80000000u), "tanh(-%a)", x);
+}
+
+START_TEST(tanh_within_three_ulps_everywhere)
+{
+    static const float special[] = {0, 0x1p-149f, 0x1.fffffcp-127f, 0x1p-126f, FLT_MAX, INFINITY};
+    for (uint64_t u = 0; u < UINT64_C(1) << 32; u += 39989)
+        check_tanh(wk_from_bits((uint32_t)u));
+    for (double x = 0; x < 10.5; x += 0.0000137)
+        check_tanh((float)x);
+    for (size_t i = 0; i < sizeof special / sizeof *special; i++)
+        check_tanh(special[i]);
+    for (uint32_t u = 0; u < wk_bits(0x1p-26f); u += 99989)
+        ck_assert(wk_tanh(wk_from_bits(u)) == wk_from_bits(u));
+    ck_assert(wk_tanh(INFINITY) == 1 && wk_tanh(-INFINITY) == -1 && wk_tanh(9.02f) == 1);
+}
+END_TEST
+
+START_TEST(softcap)
+{
+    for (size_t n = 1; n <= 100; n++) {
+        const float cap = n % 3 == 0 ? 30 : n % 3 == 1 ? 50 : 0.7f;
+        const float by = n % 2 == 0 ? 1 : 0.0883883f;
+        float *x = n % 5 == 0 ? kd_any_floats(&seed, n) : kd_floats(&seed, n);
+        float *y = kd_alloc(n * sizeof *y), *expected = kd_alloc(n * sizeof *y);
+        memcpy(expected, x, n * sizeof *x);
+        table[0]->softcap(expected, by, cap, n);
+        for (size_t i = 0; i < n; i++) {
+            /* 3 ulp of tanh, half of one for each product and quotient, whose error tanh halves at
+             * least when it is no longer straight */
+            const double scaled = (double)(x[i] * by);
+            const double v = (double)cap * tanh(scaled / (double)cap);
+            if (isfinite(scaled))
+                ck_assert_double_le(fabs(v - (double)expected[i]),
+                                    4 * 0x1p-23 * fabs(v) + 0x1p-140);
+            else
+                ck_assert(isnan(expected[i]));
+        }
+        for (size_t t = 1; t < n_tables; t++) {
+            memcpy(y, x, n * sizeof *x);
+            table[t]->softcap(y, by, cap, n);
+            ck_assert_uint_eq(kd_differ(expected, y, n), n);
+        }
+        free(x);
+        free(y);
+        free(expected);
+    }
+}
+END_TEST
+
+/* Long enough for every thread. */
+START_TEST(softcap_on_threads)
+{
+    enum { N = 70001 };
+    float *one = kd_floats(&seed, N), *many = kd_alloc(sizeof *many * N);
+    one[0] = INFINITY, one[1] = -INFINITY, one[2] = NAN, one[3] = 1e30f, one[4] = -1e30f;
+    memcpy(many, one, sizeof *many * N);
+    struct wk_engine e = {.table = table[n_tables - 1]};
+    wk_softcap(&e, one, N, 30);
+    ck_assert(isnan(one[0]) && isnan(one[1]) && isnan(one[2]) && one[3] == 30 && one[4] == -30);
+    e.pool = wk_pool_open(3);
+    wk_softcap(&e, many, N, 30);
+    ck_assert_uint_eq(kd_differ(one, many, N), N);
+    wk_pool_close(e.pool);
+    free(one);
+    free(many);
+}
+END_TEST
+
 START_TEST(log_within_two_ulps)
 {
     for (unsigned i = 0; i < 200000; i++) {
@@ -81,46 +168,6 @@ START_TEST(pow_and_sincos_are_close)
     double s, c;
     wk_sincos_f64(INFINITY, &s, &c);
     ck_assert(isnan(s) && isnan(c));
-}
-END_TEST
-
-START_TEST(rope_angles)
-{
-    static const int32_t positions[] = {0, 1, 63, 4096, 1 << 20, (1 << 24) - 1};
-    enum { N = sizeof positions / sizeof *positions, DIM = 96 };
-    float cos_out[N * DIM / 2], sin_out[N * DIM / 2], factors[DIM / 2];
-    for (unsigned i = 0; i < DIM / 2; i++)
-        factors[i] = 1 + (float)i / 8;
-    for (int with = 0; with < 2; with++) {
-        wk_rope_angles(positions, N, DIM, 500000, with != 0 ? factors : NULL, cos_out, sin_out);
-        for (unsigned j = 0; j < N; j++)
-            for (unsigned i = 0; i < DIM / 2; i++) {
-                double f = pow(500000, -2.0 * i / DIM) / (with != 0 ? (double)factors[i] : 1);
-                double a = positions[j] * f; /* f is known to 1e-15, so a to 1e-15 a */
-                double bound = 0x1p-25 + 4e-15 * a;
-                ck_assert_double_le(fabs(cos(a) - (double)cos_out[j * DIM / 2 + i]), bound);
-                ck_assert_double_le(fabs(sin(a) - (double)sin_out[j * DIM / 2 + i]), bound);
-            }
-    }
-}
-END_TEST
-
-START_TEST(rope_rotates_neighbours_and_leaves_the_rest)
-{
-    enum { N = 3, HEADS = 2, DIM = 10, ROPE = 6 };
-    struct wk_engine e = {.table = table[n_tables - 1]};
-    float *x = kd_floats(&seed, N * HEADS * DIM), before[N * HEADS * DIM];
-    float c[N * ROPE / 2], s[N * ROPE / 2];
-    memcpy(before, x, sizeof before);
-    wk_rope_angles((int32_t[]){5, 6, 7}, N, ROPE, 10000, NULL, c, s);
-    wk_rope(&e, x, N, HEADS, DIM, ROPE, c, s);
-    for (unsigned i = 0; i < N * HEADS * DIM; i += 2) {
-        unsigned in = i % DIM, row = i / (HEADS * DIM), at = row * (ROPE / 2) + in / 2;
-        float a = before[i], b = before[i + 1];
-        ck_assert_float_eq(x[i], in < ROPE ? a * c[at] - b * s[at] : a);
-        ck_assert_float_eq(x[i + 1], in < ROPE ? a * s[at] + b * c[at] : b);
-    }
-    free(x);
 }
 END_TEST
 
@@ -218,23 +265,37 @@ START_TEST(rms_norm)
 }
 END_TEST
 
-START_TEST(swiglu)
+/* The definitions of the header, in f64. */
+static double activation(enum wk_activation a, double x)
 {
+    if (a == WK_SILU)
+        return x / (1 + exp(-x));
+    return x / 2 * (1 + tanh(sqrt(2 / acos(-1)) * (x + 0.044715 * x * x * x)));
+}
+
+START_TEST(glu)
+{
+    const enum wk_activation a = (enum wk_activation)_i;
     for (size_t n = 1; n <= 100; n++) {
         bool any = n % 5 == 0;
         float *gate = any ? kd_any_floats(&seed, n) : kd_floats(&seed, n),
               *up = kd_floats(&seed, n);
         float *y = kd_alloc(n * sizeof *y), *expected = kd_alloc(n * sizeof *y);
         struct wk_engine e = {.table = table[0]};
-        wk_swiglu(&e, gate, up, expected, n);
+        wk_glu(&e, a, gate, up, expected, n);
         for (size_t i = 0; i < n && !any; i++) {
-            double v = (double)gate[i] / (1 + exp(-(double)gate[i])) * (double)up[i];
-            ck_assert_double_le(fabs(v - (double)expected[i]), 6 * 0x1p-23 * fabs(v) + 0x1p-126);
+            double v = activation(a, (double)gate[i]) * (double)up[i];
+            /* exp of an exponent of up to 88 (beyond it the result is 0) has its error times 88,
+             * and f64's tanh form loses its digits far below 0 */
+            double rough = a == WK_GELU && gate[i] < -1 ? 88 * 3 : 6;
+            double lost = a == WK_GELU ? 0x1p-50 * fabs((double)gate[i] * (double)up[i]) : 0;
+            ck_assert_double_le(fabs(v - (double)expected[i]),
+                                rough * 0x1p-23 * fabs(v) + lost + 0x1p-126);
         }
         for (size_t t = 0; t < n_tables; t++) {
             e.table = table[t];
             memcpy(y, gate, n * sizeof *y);
-            wk_swiglu(&e, y, up, y, n);
+            wk_glu(&e, a, y, up, y, n);
             ck_assert_uint_eq(kd_differ(expected, y, n), n);
         }
         free(gate);
@@ -245,26 +306,107 @@ START_TEST(swiglu)
 }
 END_TEST
 
-/* Long enough for every thread, with the special values of silu. */
-START_TEST(swiglu_on_threads)
+/* Figures of the tanh form to be found in any table of it, and both ends. */
+START_TEST(gelu_of_known_numbers)
+{
+    static const float x[] = {1, -1, 2, -3, 0.5f, 100, -100, 0, 3e38f, -3e38f, INFINITY};
+    static const double known[] = {0.841191990607477,
+                                   -0.158808009392523,
+                                   1.954597694087775,
+                                   -0.0036373920817729,
+                                   0.345714009717477,
+                                   100,
+                                   0,
+                                   0,
+                                   (double)3e38f,
+                                   0,
+                                   (double)INFINITY};
+    enum { N = sizeof x / sizeof *x };
+    float ones[N], y[N];
+    for (unsigned i = 0; i < N; i++)
+        ones[i] = 1;
+    for (size_t t = 0; t < n_tables; t++) {
+        struct wk_engine e = {.table = table[t]};
+        wk_glu(&e, WK_GELU, x, ones, y, N);
+        for (unsigned i = 0; i < N; i++)
+            ck_assert_msg((double)y[i] == known[i] ||
+                              fabs((double)y[i] - known[i]) <= 1e-6 * fabs(known[i]),
+                          "gelu(%a) = %a", (double)x[i], (double)y[i]);
+        wk_glu(&e, WK_GELU, (const float[]){NAN, -INFINITY}, ones, y, 2);
+        ck_assert(isnan(y[0]) && isnan(y[1]));
+    }
+}
+END_TEST
+
+/* Long enough for every thread, with the special values. */
+START_TEST(glu_on_threads)
 {
     enum { N = 70001 };
+    const enum wk_activation a = (enum wk_activation)_i;
     float *gate = kd_floats(&seed, N), *up = kd_floats(&seed, N);
     float *one = kd_alloc(sizeof *one * N), *many = kd_alloc(sizeof *many * N);
     gate[0] = INFINITY, gate[1] = -INFINITY, gate[2] = NAN, gate[3] = -100, gate[4] = 100;
     up[4] = up[3] = up[0] = 2;
     struct wk_engine e = {.table = table[n_tables - 1]};
-    wk_swiglu(&e, gate, up, one, N);
+    wk_glu(&e, a, gate, up, one, N);
     ck_assert(one[0] == INFINITY && isnan(one[1]) && isnan(one[2]) && one[4] == 200);
     ck_assert(one[3] <= 0 && one[3] > -1e-38f);
     e.pool = wk_pool_open(3);
-    wk_swiglu(&e, gate, up, many, N);
+    wk_glu(&e, a, gate, up, many, N);
     ck_assert_uint_eq(kd_differ(one, many, N), N);
     wk_pool_close(e.pool);
     free(gate);
     free(up);
     free(one);
     free(many);
+}
+END_TEST
+
+START_TEST(sigmoid_within_four_ulps)
+{
+    for (double x = -87; x < 90; x += 0.0037)
+        ck_assert_msg(ulps(wk_sigmoid((float)x), 1 / (1 + exp(-(double)(float)x))) <= 4,
+                      "sigmoid(%a)", (double)(float)x);
+    ck_assert(wk_sigmoid(0) == 0.5f && wk_sigmoid(INFINITY) == 1 && wk_sigmoid(-INFINITY) == 0);
+    ck_assert(wk_sigmoid(-200) == 0 && wk_sigmoid(200) == 1 && isnan(wk_sigmoid(NAN)));
+}
+END_TEST
+
+/* Bias, scale and scaled addition, one operation after another; rows with a gap between them. */
+START_TEST(bias_and_scale)
+{
+    static const uint32_t shapes[][2] = {{1, 1}, {3, 5}, {7, 64}, {40, 1000}, {2, 50000}};
+    for (size_t k = 0; k < sizeof shapes / sizeof *shapes; k++) {
+        const uint32_t n = shapes[k][0], cols = shapes[k][1];
+        const size_t ldy = cols + k, all = (n - 1) * ldy + cols;
+        const float by = k % 2 == 0 ? 0.22f : 1;
+        float *y = kd_floats(&seed, all), *bias = kd_floats(&seed, cols),
+              *x = kd_floats(&seed, all);
+        float *expected = kd_alloc(all * sizeof *y);
+        struct wk_engine e = {.table = table[n_tables - 1],
+                              .pool = k % 2 == 0 ? wk_pool_open(3) : NULL};
+        memcpy(expected, y, all * sizeof *y);
+        for (size_t i = 0; i < all; i++)
+            if (i % ldy < cols)
+                expected[i] = expected[i] + bias[i % ldy];
+        wk_add_bias(&e, y, n, cols, ldy, bias);
+        ck_assert_mem_eq(y, expected, all * sizeof *y);
+        for (size_t i = 0; i < all; i++) {
+            volatile float product = x[i] * by; /* rounded */
+            expected[i] = expected[i] + product;
+        }
+        wk_add_scaled(&e, y, x, all, by);
+        ck_assert_mem_eq(y, expected, all * sizeof *y);
+        for (size_t i = 0; i < all; i++)
+            expected[i] = expected[i] * by;
+        wk_scale(&e, y, all, by);
+        ck_assert_mem_eq(y, expected, all * sizeof *y);
+        wk_pool_close(e.pool);
+        free(y);
+        free(bias);
+        free(x);
+        free(expected);
+    }
 }
 END_TEST
 
@@ -275,15 +417,19 @@ int main(void)
     tcase_set_timeout(t, 300);
     tcase_add_checked_fixture(t, setup, NULL);
     tcase_add_test(t, exp_within_two_ulps_everywhere);
+    tcase_add_test(t, tanh_within_three_ulps_everywhere);
+    tcase_add_test(t, softcap);
+    tcase_add_test(t, softcap_on_threads);
     tcase_add_test(t, log_within_two_ulps);
     tcase_add_test(t, pow_and_sincos_are_close);
-    tcase_add_test(t, rope_angles);
-    tcase_add_test(t, rope_rotates_neighbours_and_leaves_the_rest);
     tcase_add_test(t, every_half_widens_alike);
     tcase_add_test(t, narrowing_rounds_to_nearest_even);
     tcase_add_test(t, rms_norm);
-    tcase_add_test(t, swiglu);
-    tcase_add_test(t, swiglu_on_threads);
+    tcase_add_loop_test(t, glu, 0, WK_ACTIVATION_COUNT);
+    tcase_add_test(t, gelu_of_known_numbers);
+    tcase_add_loop_test(t, glu_on_threads, 0, WK_ACTIVATION_COUNT);
+    tcase_add_test(t, sigmoid_within_four_ulps);
+    tcase_add_test(t, bias_and_scale);
     suite_add_tcase(s, t);
     return weft_test_main(s);
 }

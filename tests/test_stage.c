@@ -8,6 +8,7 @@
 #include "daemon/layer.h"
 #include "daemon/stage.h"
 #include "tests/harness.h"
+#include "tests/kernel_data.h"
 #include "tests/synthetic_model.h"
 
 static const struct synthetic_shape small = {
@@ -535,7 +536,7 @@ START_TEST(a_layer_stops_only_at_its_sums)
     kv.data = aligned_alloc(64, wk_kv_bytes(kv.type, 2, 16, 64));
     ck_assert_ptr_nonnull(kv.data);
     const int32_t positions[N] = {0, 1, 2};
-    wk_rope_angles(positions, N, 16, 10000, NULL, cosines, sines);
+    kd_angles(positions, N, 16, 10000, NULL, cosines, sines);
     for (int i = 0; i < N * DIM; i++)
         x[i] = (float)(i % 13) - 6;
     const struct weft_segment g = {.rows = N};

@@ -125,6 +125,7 @@ $(B)/tests/%: $(B)/tests/%.o $(TEST_LIB) $(B)/libweft.a
 	$(call say,LD,$@)$(CC) $(VFLAGS) $(LDFLAGS) $(WRAP_$(@F)) -o $@ $< $(OBJ_$(@F)) $(TEST_LIB) $(B)/libweft.a $(LIBS) $(TEST_LIBS)
 
 $(B)/tests/test_tool_model: | $(B)/tests/tool_model
+$(B)/tests/test_tool_golden: | $(B)/tests/tool_golden
 $(B)/tests/test_bench_kernels: | $(B)/tests/bench_kernels
 
 tests: all $(TEST_BIN) $(TOOL_BIN) ## build the tests without running them

@@ -17,8 +17,9 @@
  * (tokenizer.ggml.eos_token_id …) move into the last places. -WEFT_EMODEL naming the key. */
 int model_vocab_copy(struct gguf_writer *w, const struct weft_gguf *g, uint32_t n,
                      weft_err *err) WEFT_MUST_USE;
-/* A SentencePiece vocabulary of n tokens, at least MODEL_VOCAB_MIN: <unk>, <s>, </s>, the bytes,
- * printable ASCII, the space mark and "<unused0>" and so on. */
+/* A SentencePiece vocabulary of n tokens: <unk>, <s>, </s>, the bytes, the space mark, printable
+ * ASCII and "<unused0>" and so on, as far as n goes (at least 260; all of ASCII from
+ * MODEL_VOCAB_MIN on). */
 void model_vocab_make(struct gguf_writer *w, uint32_t n);
 
 #endif

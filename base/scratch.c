@@ -53,21 +53,25 @@ uint64_t weft_stage_scratch_bound(const struct weft_model *m, uint32_t batch_row
 {
     const uint64_t q = (uint64_t)m->n_heads * m->head_dim,
                    kv = (uint64_t)m->n_kv_heads * m->head_dim, f32 = sizeof(float);
-    const uint64_t widest = max_u64(max_u64(m->dim, q), m->ffn_dim);
+    const struct weft_traits *t = &m->traits;
+    const uint64_t ffn = max_u64(m->ffn_dim, t->expert_ffn);
+    const uint64_t widest = max_u64(max_u64(m->dim, q), ffn);
 
     uint64_t row = m->dim * f32 + sizeof(int32_t); /* residual, position */
-    if (any_float(m, WEFT_ROLE_ATTN_Q, WEFT_ROLE_FFN_UP))
-        row += m->dim * f32; /* normed */
-    const uint64_t hidden = any_float(m, WEFT_ROLE_FFN_DOWN, WEFT_ROLE_FFN_DOWN)
-                                ? m->ffn_dim * f32
-                                : q8_bytes(m->ffn_dim);
-    row += max_u64((2 * q + 2 * kv) * f32, hidden); /* q, k, v, heads or what down takes */
-    row += m->rope_dim * f32;                       /* cos, sin */
+    row += 2 * m->dim * f32;                       /* normed, what a half gives */
+    const bool float_down = any_float(m, WEFT_ROLE_FFN_DOWN, WEFT_ROLE_FFN_DOWN) ||
+                            any_float(m, WEFT_ROLE_EXPERT_DOWN, WEFT_ROLE_SHARED_DOWN);
+    uint64_t second = float_down ? ffn * f32 : q8_bytes(ffn);
+    if (t->n_experts > 0) /* sums, rows of an expert in both forms, logits, pairs, shared */
+        second += m->dim * (8 + f32) + q8_bytes(m->dim) + (t->n_experts + 1) * f32 +
+                  4 * f32 * t->n_experts_used;
+    row += max_u64((2 * q + 2 * kv) * f32, second); /* q, k, v, heads or what down takes */
+    row += 2 * m->rope_dim * f32;                   /* cos, sin, twice */
     row += m->vocab * f32;                          /* logits */
     if (weft_model_quantised(m))
         row += q8_bytes(max_u64(m->dim, q));
     else
-        row += m->ffn_dim * f32 + 64; /* the product with up through OpenBLAS, aligned */
+        row += ffn * f32 + 64; /* the product with up through OpenBLAS, aligned */
 
     const uint64_t part = (m->head_dim * sizeof(float) + LINE_BYTES - 1) / LINE_BYTES + 1;
     const uint64_t attention =

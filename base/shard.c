@@ -10,6 +10,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/arch.h"
+
 #define TILE_ROWS \
     16u /* packed matrices are padded to this many rows (kernels/kernels.h, WK_TILE) */
 
@@ -25,6 +27,7 @@ static const struct {
     [WEFT_SHARD_NORMS] = {"norms", "norms", true},
     [WEFT_SHARD_ATTN] = {"attn", "kv groups", true},
     [WEFT_SHARD_FFN] = {"ffn", "ffn blocks", true},
+    [WEFT_SHARD_EXPERT] = {"expert", "experts", true},
 };
 
 const char *weft_shard_kind_name(enum weft_shard_kind kind)
@@ -41,17 +44,34 @@ uint32_t weft_shard_space(const struct weft_model *m, enum weft_shard_kind kind)
         return m->n_kv_heads;
     case WEFT_SHARD_FFN:
         return (m->ffn_dim + WEFT_FFN_PIECE - 1) / WEFT_FFN_PIECE;
+    case WEFT_SHARD_EXPERT:
+        return m->traits.n_experts;
+    case WEFT_SHARD_ROPE:
+        return m->global[WEFT_ROLE_ROPE_FREQS].bytes > 0 ||
+               m->global[WEFT_ROLE_ROPE_LONG].bytes > 0;
     default:
         return 1;
     }
+}
+
+bool weft_shard_layered(enum weft_shard_kind kind)
+{
+    return (unsigned)kind < WEFT_SHARD_KIND_COUNT && kinds[kind].layered;
+}
+
+const char *weft_shard_whole(const struct weft_model *m, enum weft_shard_kind kind)
+{
+    if (kind == WEFT_SHARD_ATTN && weft_arch_of(m)->qk_norm == WEFT_QK_NORM_ALL)
+        return "its q and k norms span all heads";
+    return NULL;
 }
 
 char *weft_shard_name(char *buf, size_t n, const struct weft_shard_run *run, enum weft_role role)
 {
     char place[24] = "", range[32] = "";
     const char *unit = "shards";
-    bool many =
-        run->kind == WEFT_SHARD_HEAD || run->kind == WEFT_SHARD_ATTN || run->kind == WEFT_SHARD_FFN;
+    bool many = run->kind == WEFT_SHARD_HEAD || run->kind == WEFT_SHARD_ATTN ||
+                run->kind == WEFT_SHARD_FFN || run->kind == WEFT_SHARD_EXPERT;
     if ((unsigned)run->kind < WEFT_SHARD_KIND_COUNT) {
         unit = kinds[run->kind].unit;
         if (kinds[run->kind].layered)
@@ -124,14 +144,38 @@ static void add_attn(struct parts *p, uint32_t first, uint32_t count)
     add_columns(p, WEFT_ROLE_ATTN_O, first * q, count * q);
 }
 
+/* The plain FFN, or the shared expert of a mixture: a model has one of the two. */
 static void add_ffn(struct parts *p, uint32_t first, uint32_t count)
 {
+    const bool shared = p->m->traits.n_experts > 0;
     uint32_t begin = first * WEFT_FFN_PIECE, end = (first + count) * WEFT_FFN_PIECE;
     if (end > p->m->ffn_dim)
         end = p->m->ffn_dim;
-    add_rows(p, WEFT_ROLE_FFN_GATE, begin, end - begin);
-    add_rows(p, WEFT_ROLE_FFN_UP, begin, end - begin);
-    add_columns(p, WEFT_ROLE_FFN_DOWN, begin, end - begin);
+    add_rows(p, shared ? WEFT_ROLE_SHARED_GATE : WEFT_ROLE_FFN_GATE, begin, end - begin);
+    add_rows(p, shared ? WEFT_ROLE_SHARED_UP : WEFT_ROLE_FFN_UP, begin, end - begin);
+    add_columns(p, shared ? WEFT_ROLE_SHARED_DOWN : WEFT_ROLE_FFN_DOWN, begin, end - begin);
+}
+
+static void add_experts(struct parts *p, uint32_t first, uint32_t count)
+{
+    const uint32_t ffn = p->m->traits.expert_ffn, dim = p->m->dim;
+    add_rows(p, WEFT_ROLE_EXPERT_GATE, first * ffn, count * ffn);
+    add_rows(p, WEFT_ROLE_EXPERT_UP, first * ffn, count * ffn);
+    add_rows(p, WEFT_ROLE_EXPERT_DOWN, first * dim, count * dim);
+}
+
+/* What every member of a stage needs of a layer, whatever it computes of it. */
+static void add_norms(struct parts *p)
+{
+    static const enum weft_role with_all[] = {
+        WEFT_ROLE_ATTN_NORM,     WEFT_ROLE_ATTN_Q_BIAS,    WEFT_ROLE_ATTN_K_BIAS,
+        WEFT_ROLE_ATTN_V_BIAS,   WEFT_ROLE_ATTN_O_BIAS,    WEFT_ROLE_ATTN_Q_NORM,
+        WEFT_ROLE_ATTN_K_NORM,   WEFT_ROLE_ATTN_POST_NORM, WEFT_ROLE_FFN_NORM,
+        WEFT_ROLE_FFN_GATE_BIAS, WEFT_ROLE_FFN_UP_BIAS,    WEFT_ROLE_FFN_DOWN_BIAS,
+        WEFT_ROLE_FFN_POST_NORM, WEFT_ROLE_ROUTER,         WEFT_ROLE_SHARED_ROUTER,
+    };
+    for (size_t i = 0; i < sizeof with_all / sizeof with_all[0]; i++)
+        add_all(p, with_all[i]);
 }
 
 int weft_shard_parts(const struct weft_model *m, const struct weft_shard_run *run,
@@ -145,6 +189,8 @@ int weft_shard_parts(const struct weft_model *m, const struct weft_shard_run *ru
         return weft_fail(err, WEFT_ESHAPE, "%s shards of layer %u, expected 0 to %u",
                          kinds[run->kind].name, run->layer, layers - 1);
     uint32_t space = weft_shard_space(m, run->kind);
+    if (space == 0)
+        return weft_fail(err, WEFT_ESHAPE, "%s shards: the model has none", kinds[run->kind].name);
     if (run->count == 0 || run->count > space || run->first > space - run->count)
         return weft_fail(err, WEFT_ESHAPE,
                          "%s shards: found %u from %u on, expected 1 to %u within 0..%u",
@@ -163,16 +209,20 @@ int weft_shard_parts(const struct weft_model *m, const struct weft_shard_run *ru
         break;
     case WEFT_SHARD_ROPE:
         add_all(&p, WEFT_ROLE_ROPE_FREQS);
+        add_all(&p, WEFT_ROLE_ROPE_LONG);
+        add_all(&p, WEFT_ROLE_ROPE_SHORT);
         break;
     case WEFT_SHARD_NORMS:
-        add_all(&p, WEFT_ROLE_ATTN_NORM);
-        add_all(&p, WEFT_ROLE_FFN_NORM);
+        add_norms(&p);
         break;
     case WEFT_SHARD_ATTN:
         add_attn(&p, run->first, run->count);
         break;
     case WEFT_SHARD_FFN:
         add_ffn(&p, run->first, run->count);
+        break;
+    case WEFT_SHARD_EXPERT:
+        add_experts(&p, run->first, run->count);
         break;
     case WEFT_SHARD_KIND_COUNT:
         break;
@@ -209,11 +259,12 @@ void weft_shard_read(const struct weft_model *m, const uint8_t *file,
 static uint64_t packed_bytes(const struct weft_model *m, enum weft_role role, uint32_t layer)
 {
     const struct weft_tensor *t = weft_model_tensor(m, role, layer);
-    if (!weft_role_matrix(role))
+    if (!weft_role_matrix(role) || t->bytes == 0)
         return t->bytes;
-    uint64_t rows = ((uint64_t)t->rows + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS;
+    const uint64_t n = weft_role_experts(role) ? m->traits.n_experts : 1;
+    uint64_t rows = (t->rows / n + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS;
     /* The kernels pack digits of base 3 as pairs of bits (kernels/formats.h). */
-    return rows * weft_row_bytes(t->type == WEFT_TQ1_0 ? WEFT_TQ2_0 : t->type, t->cols);
+    return n * rows * weft_row_bytes(t->type == WEFT_TQ1_0 ? WEFT_TQ2_0 : t->type, t->cols);
 }
 
 uint64_t weft_layer_weight_bytes(const struct weft_model *m, uint32_t layer)
@@ -221,6 +272,34 @@ uint64_t weft_layer_weight_bytes(const struct weft_model *m, uint32_t layer)
     uint64_t sum = 0;
     for (int role = WEFT_ROLE_GLOBAL_COUNT; role < WEFT_ROLE_COUNT; role++)
         sum += packed_bytes(m, (enum weft_role)role, layer);
+    return sum;
+}
+
+uint64_t weft_layer_read_bytes(const struct weft_model *m, uint32_t layer, uint32_t rows)
+{
+    const uint64_t n = m->traits.n_experts, used = m->traits.n_experts_used;
+    uint64_t sum = weft_layer_weight_bytes(m, layer), experts = 0;
+    if (n == 0)
+        return sum;
+    for (int role = WEFT_ROLE_EXPERT_GATE; role <= WEFT_ROLE_EXPERT_DOWN; role++)
+        experts += packed_bytes(m, (enum weft_role)role, layer);
+    /* (1 - used / n)^rows of them are met by no row: in units of 2^-32, rounded down */
+    uint64_t unmet = UINT64_C(1) << 32;
+    for (uint32_t i = 0; i < rows && unmet > 0; i++)
+        unmet = unmet * (n - used) / n;
+    return sum - (experts >> 16) * (unmet >> 16);
+}
+
+uint64_t weft_layer_active_params(const struct weft_model *m, uint32_t layer)
+{
+    uint64_t sum = 0;
+    for (int role = WEFT_ROLE_GLOBAL_COUNT; role < WEFT_ROLE_COUNT; role++) {
+        const struct weft_tensor *t = weft_model_tensor(m, (enum weft_role)role, layer);
+        const uint64_t params = t->bytes == 0 ? 0 : (uint64_t)t->rows * t->cols;
+        sum += params > 0 && weft_role_experts((enum weft_role)role)
+                   ? params / m->traits.n_experts * m->traits.n_experts_used
+                   : params;
+    }
     return sum;
 }
 

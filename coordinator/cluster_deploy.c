@@ -45,21 +45,20 @@ static void ask_stats(struct device *d)
 static int member_runs(const struct weft_model *m, const struct weft_plan_stage *st,
                        struct weft_arena *a, Weft__Member *member)
 {
-    static const enum weft_shard_kind layer_kinds[] = {WEFT_SHARD_NORMS, WEFT_SHARD_ATTN,
-                                                       WEFT_SHARD_FFN};
+    const bool layers = st->n_layers > 0;
+    const struct {
+        enum weft_shard_kind kind;
+        bool has;
+    } all[] = {
+        {WEFT_SHARD_EMBED, st->embed},    {WEFT_SHARD_NORMS, layers},  {WEFT_SHARD_ATTN, layers},
+        {WEFT_SHARD_FFN, layers},         {WEFT_SHARD_EXPERT, layers}, {WEFT_SHARD_ROPE, layers},
+        {WEFT_SHARD_HEAD_NORM, st->head}, {WEFT_SHARD_HEAD, st->head},
+    };
     enum weft_shard_kind kinds[WEFT_SHARD_KIND_COUNT];
     size_t n = 0;
-    if (st->embed)
-        kinds[n++] = WEFT_SHARD_EMBED;
-    if (st->n_layers > 0)
-        for (size_t i = 0; i < sizeof layer_kinds / sizeof layer_kinds[0]; i++)
-            kinds[n++] = layer_kinds[i];
-    if (st->n_layers > 0 && weft_model_tensor(m, WEFT_ROLE_ROPE_FREQS, 0)->bytes > 0)
-        kinds[n++] = WEFT_SHARD_ROPE;
-    if (st->head) {
-        kinds[n++] = WEFT_SHARD_HEAD_NORM;
-        kinds[n++] = WEFT_SHARD_HEAD;
-    }
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        if (all[i].has && weft_shard_space(m, all[i].kind) > 0)
+            kinds[n++] = all[i].kind;
     member->shards = weft_arena_array(a, n, sizeof *member->shards);
     if (member->shards == NULL)
         return -WEFT_ENOMEM;

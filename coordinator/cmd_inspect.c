@@ -34,7 +34,8 @@ struct facts {
     const struct weft_gguf *g;
     char arch[ARCH_MAX], name[WEFT_QUOTE_SIZE];
     bool runs;
-    weft_err why; /* when it does not */
+    const struct weft_model *model; /* when it does */
+    weft_err why;                   /* when it does not */
     /* 0: the file does not say */
     uint32_t layers, dim, heads, kv_heads, head_dim, ffn, vocab, context;
     uint64_t kv_position_bytes; /* as f16, all layers */
@@ -182,6 +183,7 @@ static int gather(struct weft_app *app, struct facts *f, weft_err *err)
         copy_printable(f->name, sizeof f->name, text);
     f->runs = weft_model_from_gguf(f->g, f->map, &app->model, &f->why) == 0;
     app->have_model = f->runs;
+    f->model = f->runs ? &app->model : NULL;
     if (f->g->n_tensors == 0) {
         f->why = (weft_err){0};
         (void)weft_fail(&f->why, WEFT_EUNSUPPORTED, "the file has no tensors, only metadata");
@@ -261,6 +263,39 @@ static void text_shape(const struct facts *f, struct weft_str *out)
     weft_str_adds(out, "\n");
 }
 
+/* What a layer can be divided into between devices, and what not. */
+static void text_shards(const struct weft_model *m, struct weft_str *out)
+{
+    static const struct {
+        enum weft_shard_kind kind;
+        const char *one, *many;
+    } kinds[] = {
+        {WEFT_SHARD_ATTN, "KV group", "KV groups"},
+        {WEFT_SHARD_FFN, "FFN block", "FFN blocks"},
+        {WEFT_SHARD_EXPERT, "expert", "experts"},
+    };
+    const char *between = "";
+    weft_str_adds(out, "shards        ");
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        const uint32_t space = weft_shard_space(m, kinds[i].kind);
+        const char *whole = weft_shard_whole(m, kinds[i].kind);
+        if (space == 0)
+            continue;
+        weft_str_addf(out, "%s%u %s", between, space, space == 1 ? kinds[i].one : kinds[i].many);
+        if (whole != NULL)
+            weft_str_addf(out, " (not to be divided: %s)", whole);
+        between = ", ";
+    }
+    weft_str_adds(out, " a layer\n");
+    if (m->traits.n_experts > 0)
+        weft_str_addf(out, "experts       %u of %u a token, FFN %u each%s\n",
+                      m->traits.n_experts_used, m->traits.n_experts, m->traits.expert_ffn,
+                      m->ffn_dim > 0 ? ", and one for all" : "");
+    if (m->traits.window > 0)
+        weft_str_addf(out, "window        %u positions%s\n", m->traits.window,
+                      m->traits.window_period > 0 ? " in some layers" : "");
+}
+
 static void text_types(const struct facts *f, struct weft_str *out)
 {
     char size[32], count[32];
@@ -308,6 +343,8 @@ static void text_facts(const struct facts *f, struct weft_str *out)
         weft_str_addf(out, "name          %s\n", f->name);
     weft_str_addf(out, "architecture  %s\n", f->arch[0] != '\0' ? f->arch : "not named");
     text_shape(f, out);
+    if (f->model != NULL)
+        text_shards(f->model, out);
     text_types(f, out);
     text_tokenizer(f, out);
     if (f->template_bytes == 0)

@@ -27,7 +27,7 @@ static int check_member(const struct weft_model *m, const Weft__Stage *s, uint32
         if (r < 0)
             return r;
         uint32_t space = weft_shard_space(m, run.kind);
-        if (run.first != 0 || run.count != space)
+        if (run.first != 0 || run.count != space || space == 0)
             return weft_fail(
                 err, WEFT_EUNSUPPORTED,
                 "stage %u: %s has %s %u..%u of %u, this version does not divide a stage", index,
@@ -38,11 +38,13 @@ static int check_member(const struct weft_model *m, const Weft__Stage *s, uint32
     if (s->embed)
         needed |= 1u << WEFT_SHARD_EMBED;
     if (s->n_layers > 0)
-        needed |= 1u << WEFT_SHARD_NORMS | 1u << WEFT_SHARD_ATTN | 1u << WEFT_SHARD_FFN;
+        needed |= 1u << WEFT_SHARD_NORMS | 1u << WEFT_SHARD_ATTN | 1u << WEFT_SHARD_FFN |
+                  1u << WEFT_SHARD_EXPERT;
     if (s->head)
         needed |= 1u << WEFT_SHARD_HEAD_NORM | 1u << WEFT_SHARD_HEAD;
     for (unsigned kind = 0; kind < WEFT_SHARD_KIND_COUNT; kind++)
-        if ((needed & ~found) >> kind & 1)
+        if (((needed & ~found) >> kind & 1) != 0 &&
+            weft_shard_space(m, (enum weft_shard_kind)kind) > 0)
             return weft_fail(err, WEFT_EUNSUPPORTED, "stage %u: nobody has its %s shards", index,
                              weft_shard_kind_name((enum weft_shard_kind)kind));
     return 0;
@@ -314,10 +316,8 @@ static void epoch_missing(struct node_epoch *e, const struct weft_shard_run *run
     const struct weft_shard_run embed = {.kind = WEFT_SHARD_EMBED};
     e->n_missing = 0;
     for (size_t i = 0; i < n; i++) {
-        bool layered = runs[i].kind == WEFT_SHARD_NORMS || runs[i].kind == WEFT_SHARD_ATTN ||
-                       runs[i].kind == WEFT_SHARD_FFN;
         if (weft_store_has(e->node->store, &runs[i]) ||
-            (!layered && listed(e->missing, e->n_missing, &runs[i])) ||
+            (!weft_shard_layered(runs[i].kind) && listed(e->missing, e->n_missing, &runs[i])) ||
             (runs[i].kind == WEFT_SHARD_HEAD && e->model->tied &&
              listed(e->missing, e->n_missing, &embed)))
             continue;

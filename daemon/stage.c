@@ -19,7 +19,8 @@ struct weft_stage {
     const struct weft_model *model;
     const struct wk_matrix *embed, *head; /* [vocab, dim]; NULL where not of this stage */
     const float *head_norm;               /* [dim] */
-    double *rope_frequency;               /* [rope_dim / 2], owned */
+    double *frequency[2];                 /* [rope_dim / 2] of angles[2], owned; NULL: not used */
+    float magnitude;                      /* of angles[0]; the others have 1 */
     struct weft_layer_weights *layers;    /* [n_layers] */
     struct wk_kv *kv;                     /* [n_layers, sessions] */
     uint32_t length[WEFT_SESSIONS_MAX];   /* positions of each slot */
@@ -77,22 +78,41 @@ struct needs {
     bool normed;                /* f32 of the norms: a matrix behind one is float */
     bool q8;                    /* a matrix is quantised */
     bool hidden_f32, hidden_q8; /* a down matrix is float, is quantised */
+    bool expert_f32, expert_q8; /* the same of experts' gates and ups */
     uint64_t matmul;            /* the most scratch any product takes */
 };
 
-static void need(struct needs *needs, const struct weft_stage_options *o, enum weft_role role,
+static bool is_gate(enum weft_role role)
+{
+    return role == WEFT_ROLE_FFN_GATE || role == WEFT_ROLE_SHARED_GATE ||
+           role == WEFT_ROLE_EXPERT_GATE;
+}
+
+static bool is_down(enum weft_role role)
+{
+    return role == WEFT_ROLE_FFN_DOWN || role == WEFT_ROLE_SHARED_DOWN ||
+           role == WEFT_ROLE_EXPERT_DOWN;
+}
+
+static void need(struct needs *needs, const struct weft_model *m,
+                 const struct weft_stage_options *o, enum weft_role role,
                  const struct weft_tensor *t)
 {
     const enum wk_type type = (enum wk_type)t->type;
     const bool q8 = wk_type_quantised(type);
-    uint64_t scratch = role == WEFT_ROLE_FFN_GATE
-                           ? wk_glu_scratch(&o->engine, type, o->batch_rows, t->rows, t->cols)
-                           : wk_matmul_scratch(&o->engine, type, o->batch_rows, t->rows, t->cols);
+    if (t->bytes == 0)
+        return;
+    const uint32_t rows = weft_role_experts(role) ? t->rows / m->traits.n_experts : t->rows;
+    uint64_t scratch = is_gate(role)
+                           ? wk_glu_scratch(&o->engine, type, o->batch_rows, rows, t->cols)
+                           : wk_matmul_scratch(&o->engine, type, o->batch_rows, rows, t->cols);
     needs->matmul = max_u64(needs->matmul, scratch);
     needs->q8 |= q8;
-    if (role == WEFT_ROLE_FFN_DOWN && q8)
+    needs->expert_f32 |= weft_role_experts(role) && !is_down(role) && !q8;
+    needs->expert_q8 |= weft_role_experts(role) && !is_down(role) && q8;
+    if (is_down(role) && q8)
         needs->hidden_q8 = true;
-    else if (role == WEFT_ROLE_FFN_DOWN)
+    else if (is_down(role))
         needs->hidden_f32 = true;
     else if (role != WEFT_ROLE_ATTN_O && role >= WEFT_ROLE_GLOBAL_COUNT)
         needs->normed |= !q8; /* the head's norm takes the place of the residual */
@@ -104,12 +124,28 @@ static struct needs stage_needs(const struct weft_model *m, const struct weft_st
     for (uint32_t i = 0; i < o->n_layers; i++)
         for (int role = WEFT_ROLE_GLOBAL_COUNT; role < WEFT_ROLE_COUNT; role++)
             if (weft_role_matrix((enum weft_role)role))
-                need(&needs, o, (enum weft_role)role,
+                need(&needs, m, o, (enum weft_role)role,
                      weft_model_tensor(m, (enum weft_role)role, o->first_layer + i));
     if (o->head)
-        need(&needs, o, WEFT_ROLE_OUTPUT,
+        need(&needs, m, o, WEFT_ROLE_OUTPUT,
              weft_model_tensor(m, m->tied ? WEFT_ROLE_EMBED : WEFT_ROLE_OUTPUT, 0));
     return needs;
+}
+
+static void carve_experts(struct carver *c, const struct weft_model *m, const struct needs *needs,
+                          uint32_t batch_rows, struct weft_expert_buffers *b)
+{
+    const uint64_t n = batch_rows, experts = m->traits.n_experts,
+                   pairs = n * m->traits.n_experts_used;
+    b->logits = carve_floats(c, n, experts);
+    b->chosen = carve(c, pairs * sizeof *b->chosen);
+    b->weight = carve_floats(c, pairs, 1);
+    b->first = carve(c, (experts + 1) * sizeof *b->first);
+    b->pair_row = carve(c, pairs * sizeof *b->pair_row);
+    b->pair_weight = carve_floats(c, pairs, 1);
+    b->x = needs->expert_f32 ? carve_floats(c, n, m->dim) : NULL;
+    b->q8 = needs->expert_q8 ? carve(c, wk_act_bytes(batch_rows, m->dim)) : NULL;
+    b->shared = carve_floats(c, n, 1);
 }
 
 /* Lays out the scratch of a stage; the same walk gives its size. */
@@ -120,6 +156,8 @@ static void carve_buffers(struct carver *c, const struct weft_model *m,
     const struct needs needs = stage_needs(m, o);
     const uint64_t n = o->batch_rows, q_cols = (uint64_t)m->n_heads * m->head_dim;
     const uint64_t kv_cols = (uint64_t)m->n_kv_heads * m->head_dim;
+    const uint32_t ffn =
+        m->ffn_dim > m->traits.expert_ffn ? m->ffn_dim : m->traits.expert_ffn; /* the widest */
     *b = (struct weft_layer_buffers){.x = carve_floats(c, n, m->dim)};
     *positions = carve(c, n * sizeof **positions);
     if (needs.normed)
@@ -131,13 +169,21 @@ static void carve_buffers(struct carver *c, const struct weft_model *m,
         b->k = carve_floats(c, n, kv_cols);
         b->v = carve_floats(c, n, kv_cols);
         b->heads = carve_floats(c, n, q_cols);
-        uint64_t hidden = needs.hidden_f32 ? n * m->ffn_dim * sizeof(float) : 0;
+        uint64_t hidden = needs.hidden_f32 ? n * ffn * sizeof(float) : 0;
         if (needs.hidden_q8)
-            hidden = max_u64(hidden, wk_act_bytes(o->batch_rows, m->ffn_dim));
+            hidden = max_u64(hidden, wk_act_bytes(o->batch_rows, ffn));
         b->hidden = carve(&second, hidden);
+        if (m->traits.n_experts > 0) {
+            b->sum = carve(&second, n * m->dim * sizeof *b->sum);
+            carve_experts(&second, m, &needs, o->batch_rows, &b->experts);
+        }
         c->used = max_u64(c->used, second.used);
-        b->cos = carve_floats(c, n, m->rope_dim / 2);
-        b->sin = carve_floats(c, n, m->rope_dim / 2);
+        if (!weft_layer_direct(m))
+            b->half = carve_floats(c, n, m->dim);
+        for (int i = 0; i < (m->traits.rope_window_base > 0 ? 2 : 1); i++) {
+            b->angles[i].cos = carve_floats(c, n, m->rope_dim / 2);
+            b->angles[i].sin = carve_floats(c, n, m->rope_dim / 2);
+        }
     }
     const uint64_t widest = o->n_layers > 0 ? max_u64(m->dim, q_cols) : m->dim;
     if (needs.q8)
@@ -199,6 +245,44 @@ static int missing(enum weft_role role, weft_err *err)
     return weft_fail(err, WEFT_ESTATE, "%s is not loaded", weft_role_tensor_name(name, role, 0));
 }
 
+/* Frequencies of rotation. Longrope has two sets of factors; the context of the sessions, not their
+ * present length, decides, so that a position never turns otherwise than it did. */
+static int find_rotation(struct weft_stage *s, weft_err *err)
+{
+    static const enum wk_rope_scaling scalings[WEFT_ROPE_SCALING_COUNT] = {
+        [WEFT_ROPE_PLAIN] = WK_ROPE_PLAIN,
+        [WEFT_ROPE_LINEAR] = WK_ROPE_LINEAR,
+        [WEFT_ROPE_YARN] = WK_ROPE_YARN,
+        [WEFT_ROPE_LONGROPE] = WK_ROPE_PLAIN,
+    };
+    const struct weft_model *m = s->model;
+    const struct weft_traits *t = &m->traits;
+    const enum weft_role factors = t->rope_scaling != WEFT_ROPE_LONGROPE ? WEFT_ROLE_ROPE_FREQS
+                                   : s->o.context > t->rope_original     ? WEFT_ROLE_ROPE_LONG
+                                                                         : WEFT_ROLE_ROPE_SHORT;
+    struct wk_rope_spec spec = {
+        .rope_dim = m->rope_dim,
+        .base = m->rope_base,
+        .factors = weft_store_vector(s->o.store, factors, 0),
+        .scaling = scalings[t->rope_scaling],
+        .factor = t->rope_factor,
+        .original_context = (float)t->rope_original,
+        .beta_fast = t->yarn_fast,
+        .beta_slow = t->yarn_slow,
+        .extrapolation = t->yarn_extrapolation,
+    };
+    if (m->global[factors].bytes > 0 && spec.factors == NULL)
+        return missing(factors, err);
+    wk_rope_frequencies(&spec, s->frequency[0]);
+    s->magnitude = t->rope_magnitude;
+    if (t->rope_scaling == WEFT_ROPE_YARN && t->yarn_extrapolation != 0)
+        s->magnitude *= wk_yarn_magnitude(t->rope_factor);
+    const struct wk_rope_spec plain = {.rope_dim = m->rope_dim, .base = t->rope_window_base};
+    if (t->rope_window_base > 0)
+        wk_rope_frequencies(&plain, s->frequency[1]);
+    return 0;
+}
+
 static int find_tensors(struct weft_stage *s, weft_err *err)
 {
     const struct weft_store *store = s->o.store;
@@ -208,13 +292,11 @@ static int find_tensors(struct weft_stage *s, weft_err *err)
         return missing(WEFT_ROLE_OUTPUT_NORM, err);
     if (s->o.head && (s->head = weft_store_matrix(store, WEFT_ROLE_OUTPUT, 0)) == NULL)
         return missing(s->model->tied ? WEFT_ROLE_EMBED : WEFT_ROLE_OUTPUT, err);
-    struct wk_rope_spec rope = {.rope_dim = s->model->rope_dim, .base = s->model->rope_base};
-    if (s->o.n_layers > 0 && s->model->global[WEFT_ROLE_ROPE_FREQS].bytes > 0 &&
-        (rope.factors = weft_store_vector(store, WEFT_ROLE_ROPE_FREQS, 0)) == NULL)
-        return missing(WEFT_ROLE_ROPE_FREQS, err);
-    wk_rope_frequencies(&rope, s->rope_frequency);
+    int r = s->o.n_layers > 0 ? find_rotation(s, err) : 0;
+    if (r < 0)
+        return r;
     for (uint32_t i = 0; i < s->o.n_layers; i++) {
-        int r = weft_layer_find(store, s->o.first_layer + i, &s->layers[i], err);
+        r = weft_layer_find(store, s->o.first_layer + i, &s->layers[i], err);
         if (r < 0)
             return r;
     }
@@ -275,8 +357,9 @@ int weft_stage_open(const struct weft_stage_options *o, struct weft_stage **ret,
     s->model = m;
     s->layers = calloc((size_t)o->n_layers + 1, sizeof *s->layers); /* + 1: never 0 bytes */
     s->kv = calloc((size_t)o->n_layers * o->sessions + 1, sizeof *s->kv);
-    s->rope_frequency = calloc(s->model->rope_dim / 2 + 1, sizeof *s->rope_frequency);
-    if (s->layers == NULL || s->kv == NULL || s->rope_frequency == NULL) {
+    for (int i = 0; i < 2; i++)
+        s->frequency[i] = calloc(m->rope_dim / 2, sizeof *s->frequency[i]);
+    if (s->layers == NULL || s->kv == NULL || s->frequency[0] == NULL || s->frequency[1] == NULL) {
         weft_stage_close(s);
         return weft_fail(err, WEFT_ENOMEM, "stage of %u layers", o->n_layers);
     }
@@ -301,7 +384,8 @@ void weft_stage_close(struct weft_stage *s)
     weft_pages_free(s->scratch, s->scratch_bytes);
     free(s->kv);
     free(s->layers);
-    free(s->rope_frequency);
+    free(s->frequency[0]);
+    free(s->frequency[1]);
     free(s);
 }
 
@@ -358,6 +442,8 @@ static void embed(struct weft_stage *s, const struct weft_step *step)
         memcpy(s->buffers.x, step->x, step->n_rows * dim * sizeof(float));
     for (uint32_t i = 0; s->o.embed && i < step->n_rows; i++)
         wk_matrix_row(s->embed, (uint32_t)step->tokens[i], s->buffers.x + i * dim);
+    if (s->o.embed && s->model->traits.embed_scale != 1)
+        wk_scale(&s->o.engine, s->buffers.x, step->n_rows * dim, s->model->traits.embed_scale);
 }
 
 /* The angles of the rows' positions, which all layers share. */
@@ -368,15 +454,19 @@ static void rope_angles(struct weft_stage *s, const struct weft_step *step)
     for (uint32_t i = 0; i < step->n_segments; i++)
         for (uint32_t k = 0; k < step->segments[i].rows; k++)
             s->positions[row++] = (int32_t)(step->segments[i].position + k);
-    wk_rope_angles(s->positions, row, m->rope_dim / 2, s->rope_frequency, 1, s->buffers.cos,
-                   s->buffers.sin);
+    for (int i = 0; i < (m->traits.rope_window_base > 0 ? 2 : 1); i++)
+        wk_rope_angles(s->positions, row, m->rope_dim / 2, s->frequency[i],
+                       i == 0 ? s->magnitude : 1, s->buffers.angles[i].cos,
+                       s->buffers.angles[i].sin);
 }
 
 static int run_layer(struct weft_stage *s, uint32_t i, const struct weft_step *step, weft_err *err)
 {
     struct weft_layer layer = {
         .model = s->model,
+        .arch = weft_arch_of(s->model),
         .engine = &s->o.engine,
+        .store = s->o.store,
         .weights = &s->layers[i],
         .buffers = &s->buffers,
         .kv = &s->kv[(size_t)i * s->o.sessions],
@@ -416,6 +506,10 @@ static void head(struct weft_stage *s, const struct weft_step *step)
     wk_act_norm(e, &act, b->x, s->head_norm, m->norm_eps, n, m->dim, q8 ? NULL : b->x,
                 q8 ? b->q8 : NULL);
     wk_matmul(e, s->head, &act, s->logits, m->vocab, b->matmul);
+    if (m->traits.logit_scale != 1)
+        wk_scale(e, s->logits, (size_t)n * m->vocab, m->traits.logit_scale);
+    if (m->traits.logit_softcap > 0)
+        wk_softcap(e, s->logits, (size_t)n * m->vocab, m->traits.logit_softcap);
 }
 
 int weft_stage_run(struct weft_stage *s, const struct weft_step *step, weft_err *err)

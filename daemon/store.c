@@ -17,6 +17,7 @@
 
 struct tensor {
     struct wk_matrix matrix; /* a vector is [1, cols] of WK_F32, not in tiles */
+    uint32_t n;              /* matrices of that shape one behind the other: experts, else 1 */
     uint64_t bytes;          /* of matrix.data */
     atomic_bool ready;
     bool wanted;       /* mark of weft_store_keep_only */
@@ -64,12 +65,20 @@ static bool is_ready(const struct tensor *t)
     return t != NULL && atomic_load_explicit(&t->ready, memory_order_acquire);
 }
 
-/* Bytes of a tensor of this role and shape once packed. */
-static uint64_t packed_bytes(enum weft_role role, const struct weft_tensor *t)
+/* Matrices in the tensor of a role. */
+static uint32_t matrices(const struct weft_store *s, enum weft_role role)
 {
+    return weft_role_experts(role) ? s->model.traits.n_experts : 1;
+}
+
+/* Bytes of a tensor of this role and shape once packed. */
+static uint64_t packed_bytes(const struct weft_store *s, enum weft_role role,
+                             const struct weft_tensor *t)
+{
+    const uint32_t n = matrices(s, role);
     if (!weft_role_matrix(role))
         return (uint64_t)t->cols * sizeof(float);
-    return wk_matrix_bytes((enum wk_type)t->type, t->rows, t->cols);
+    return (uint64_t)n * wk_matrix_bytes((enum wk_type)t->type, t->rows / n, t->cols);
 }
 
 static void drop(struct weft_store *s, struct tensor *t)
@@ -111,11 +120,12 @@ static bool same_tensor(const struct weft_tensor *a, const struct weft_tensor *b
  * matrices of the old one. */
 static bool same_model(const struct weft_model *a, const struct weft_model *b)
 {
-    if (memcmp(a->id, b->id, sizeof a->id) != 0 || a->n_layers != b->n_layers || a->dim != b->dim ||
-        a->n_heads != b->n_heads || a->n_kv_heads != b->n_kv_heads || a->head_dim != b->head_dim ||
-        a->ffn_dim != b->ffn_dim || a->vocab != b->vocab || a->context_max != b->context_max ||
-        a->rope_dim != b->rope_dim || a->rope_base != b->rope_base || a->norm_eps != b->norm_eps ||
-        a->tied != b->tied)
+    if (memcmp(a->id, b->id, sizeof a->id) != 0 || strcmp(a->arch, b->arch) != 0 ||
+        a->n_layers != b->n_layers || a->dim != b->dim || a->n_heads != b->n_heads ||
+        a->n_kv_heads != b->n_kv_heads || a->head_dim != b->head_dim || a->ffn_dim != b->ffn_dim ||
+        a->vocab != b->vocab || a->context_max != b->context_max || a->rope_dim != b->rope_dim ||
+        a->rope_base != b->rope_base || a->norm_eps != b->norm_eps || a->tied != b->tied ||
+        !weft_traits_equal(&a->traits, &b->traits))
         return false;
     for (size_t i = 0; i < WEFT_ROLE_GLOBAL_COUNT; i++)
         if (!same_tensor(&a->global[i], &b->global[i]))
@@ -178,7 +188,7 @@ uint64_t weft_store_need_bytes(const struct weft_store *s, const struct weft_sha
     for (size_t i = 0; i < n; i++) {
         enum weft_role role = parts[i].role;
         if (!is_ready(find(s, role, parts[i].layer)))
-            bytes += packed_bytes(role, weft_model_tensor(&s->model, role, parts[i].layer));
+            bytes += packed_bytes(s, role, weft_model_tensor(&s->model, role, parts[i].layer));
     }
     return bytes;
 }
@@ -218,7 +228,7 @@ void weft_store_abort(struct weft_store *s)
 static int begin(struct weft_store *s, struct tensor *t, enum weft_role role,
                  const struct weft_tensor *shape)
 {
-    uint64_t bytes = packed_bytes(role, shape);
+    uint64_t bytes = packed_bytes(s, role, shape);
     size_t tile = WK_TILE * (size_t)weft_row_bytes(shape->type, shape->cols);
     void *data = weft_pages_alloc_huge(bytes);
     uint8_t *rows = weft_role_matrix(role) ? malloc(tile) : NULL;
@@ -229,39 +239,49 @@ static int begin(struct weft_store *s, struct tensor *t, enum weft_role role,
     }
     t->matrix = (struct wk_matrix){
         .type = (enum wk_type)shape->type,
-        .rows = shape->rows,
+        .rows = shape->rows / matrices(s, role),
         .cols = shape->cols,
         .data = data,
     };
+    t->n = matrices(s, role);
     t->bytes = bytes;
     t->tile = rows;
     atomic_fetch_add(&s->bytes, bytes);
     return 0;
 }
 
+/* The i-th matrix of a tensor. */
+static struct wk_matrix matrix_of(const struct tensor *t, uint32_t i)
+{
+    struct wk_matrix m = t->matrix;
+    m.data = (uint8_t *)m.data + t->bytes / t->n * i;
+    return m;
+}
+
 /* Packs as many whole tiles as data holds, or fills the tile under way; returns the bytes taken.
  * The last tile of a matrix may have fewer rows. */
 static size_t pack(struct tensor *t, const uint8_t *data, size_t size)
 {
-    struct wk_matrix *m = &t->matrix;
-    uint64_t row_bytes = weft_row_bytes(m->type, m->cols);
-    uint64_t tile_bytes = WK_TILE * row_bytes;
-    uint32_t row = (uint32_t)(t->received / tile_bytes * WK_TILE); /* the tile's first */
-    uint32_t rows_left = m->rows - row;
-    size_t have = (size_t)(t->received % tile_bytes);
+    uint64_t row_bytes = weft_row_bytes(t->matrix.type, t->matrix.cols);
+    uint64_t matrix_bytes = t->matrix.rows * row_bytes, tile_bytes = WK_TILE * row_bytes;
+    uint64_t at = t->received % matrix_bytes; /* in the matrix under way */
+    struct wk_matrix m = matrix_of(t, (uint32_t)(t->received / matrix_bytes));
+    uint32_t row = (uint32_t)(at / tile_bytes * WK_TILE); /* the tile's first */
+    uint32_t rows_left = m.rows - row;
+    size_t have = (size_t)(at % tile_bytes);
     size_t want = (size_t)((rows_left < WK_TILE ? rows_left : WK_TILE) * row_bytes);
 
     if (have == 0 && size >= want) {
         uint64_t whole = size / tile_bytes * WK_TILE;
         uint32_t n = size >= rows_left * row_bytes ? rows_left : (uint32_t)whole;
-        wk_matrix_pack(m, row, n, data);
+        wk_matrix_pack(&m, row, n, data);
         return (size_t)(n * row_bytes);
     }
     size_t n = size < want - have ? size : want - have;
     assert(t->tile != NULL); /* begin made it */
     memcpy(t->tile + have, data, n);
     if (have + n == want)
-        wk_matrix_pack(m, row, (uint32_t)(want / row_bytes), t->tile);
+        wk_matrix_pack(&m, row, (uint32_t)(want / row_bytes), t->tile);
     return n;
 }
 
@@ -337,7 +357,7 @@ int weft_store_put(struct weft_store *s, const struct weft_shard_run *run, enum 
         r = begin(s, t, part.role, shape);
         if (r < 0)
             return weft_fail(err, -r, "shard %s: %llu bytes of memory", name,
-                             (unsigned long long)packed_bytes(part.role, shape));
+                             (unsigned long long)packed_bytes(s, part.role, shape));
     }
     take(t, weft_role_matrix(part.role), data, size);
     if (t->received == part.bytes) {
@@ -357,6 +377,14 @@ const struct wk_matrix *weft_store_matrix(const struct weft_store *s, enum weft_
     return is_ready(t) ? &t->matrix : NULL;
 }
 
+struct wk_matrix weft_store_expert(const struct weft_store *s, enum weft_role role, uint32_t layer,
+                                   uint32_t expert)
+{
+    const struct tensor *t = find(s, role, layer);
+    assert(is_ready(t) && expert < t->n);
+    return matrix_of(t, expert);
+}
+
 const float *weft_store_vector(const struct weft_store *s, enum weft_role role, uint32_t layer)
 {
     const struct tensor *t = find(s, role, layer);
@@ -369,12 +397,15 @@ struct run_list {
     size_t n, count;
 };
 
-/* All of a kind: a run of its whole index space. */
+/* All of a kind: a run of its whole index space, if the model has any of it. */
 static void add_run(struct run_list *list, enum weft_shard_kind kind, uint32_t layer)
 {
+    const uint32_t space = weft_shard_space(list->m, kind);
+    if (space == 0)
+        return;
     if (list->count < list->n)
-        list->runs[list->count] = (struct weft_shard_run){
-            .kind = kind, .layer = layer, .count = weft_shard_space(list->m, kind)};
+        list->runs[list->count] =
+            (struct weft_shard_run){.kind = kind, .layer = layer, .count = space};
     list->count++;
 }
 
@@ -384,12 +415,13 @@ size_t weft_stage_runs(const struct weft_model *m, uint32_t first_layer, uint32_
     struct run_list list = {.m = m, .runs = runs, .n = n};
     if (embed)
         add_run(&list, WEFT_SHARD_EMBED, 0);
-    if (n_layers > 0 && m->global[WEFT_ROLE_ROPE_FREQS].bytes > 0)
+    if (n_layers > 0)
         add_run(&list, WEFT_SHARD_ROPE, 0);
     for (uint32_t layer = first_layer; layer < first_layer + n_layers; layer++) {
         add_run(&list, WEFT_SHARD_NORMS, layer);
         add_run(&list, WEFT_SHARD_ATTN, layer);
         add_run(&list, WEFT_SHARD_FFN, layer);
+        add_run(&list, WEFT_SHARD_EXPERT, layer);
     }
     if (head) {
         add_run(&list, WEFT_SHARD_HEAD_NORM, 0);

@@ -45,6 +45,9 @@ void weft_store_abort(struct weft_store *s);
  * OUTPUT of a tied model the embedding's. */
 const struct wk_matrix *weft_store_matrix(const struct weft_store *s, enum weft_role role,
                                           uint32_t layer);
+/* The matrix of one expert of a role that weft_store_matrix finds (that one is of expert 0). */
+struct wk_matrix weft_store_expert(const struct weft_store *s, enum weft_role role, uint32_t layer,
+                                   uint32_t expert);
 const float *weft_store_vector(const struct weft_store *s, enum weft_role role, uint32_t layer);
 
 /* The runs a stage needs, in the order a stage uses them: fills the first n of runs and returns how

@@ -1,7 +1,8 @@
 /*
  * The KV cache of a layer and attention over it. Blocks of 64 positions, aligned to position 0;
- * every query takes in the blocks up to its own position in order, so its bits depend on nothing
- * but itself. Positions behind its own are never used, whatever the memory holds there.
+ * every query takes in the blocks that it sees of them in order, so its bits depend on nothing but
+ * itself. Positions behind its own or before its window are never used, whatever the memory holds
+ * there.
  *
  * Work is cut into tiles of queries of one KV head, which share each read of a block. Where that
  * leaves threads idle (few rows, few KV heads), runs of blocks are items too: each block's own
@@ -144,20 +145,25 @@ struct attention {
     const float *q; /* [n, heads, head_dim] */
     float *out;     /* likewise */
     uint32_t n, heads, group, position;
-    float scale;
+    const struct wk_attention_spec *spec;
     uint32_t tile, tiles; /* queries of a tile; tiles of a KV head */
 
     /* With blocks as items, a round at a time: */
-    uint32_t first, count;    /* blocks of the round */
-    uint32_t window, windows; /* blocks of an item, items of a tile */
-    uint32_t stride;          /* blocks that parts has room for, of each query */
-    struct wk_query *state;   /* [kv_heads, n * group]: the blocks before the round */
-    float *parts;             /* [kv_heads, n * group, stride, part_floats] */
+    uint32_t first, count;  /* blocks of the round */
+    uint32_t run, runs;     /* blocks of an item, items of a tile */
+    uint32_t stride;        /* blocks that parts has room for, of each query */
+    struct wk_query *state; /* [kv_heads, n * group]: the blocks before the round */
+    float *parts;           /* [kv_heads, n * group, stride, part_floats] */
 };
 
 static uint32_t min_u32(uint32_t a, uint32_t b)
 {
     return a < b ? a : b;
+}
+
+static uint32_t max_u32(uint32_t a, uint32_t b)
+{
+    return a > b ? a : b;
 }
 
 static uint32_t div_up(uint32_t a, uint32_t b)
@@ -174,6 +180,25 @@ static uint32_t queries(const struct attention *p)
 static uint32_t last_position(const struct attention *p, uint32_t query)
 {
     return p->position + query / p->group;
+}
+
+/* The first position that a query at `last` sees: of all of them, or of the last `window`. */
+static uint32_t first_position(const struct attention *p, uint32_t last)
+{
+    const uint32_t window = p->spec->window;
+    return window > 0 && last >= window ? last - window + 1 : 0;
+}
+
+/* The first and last block of which a query sees something. Later queries have later ones, or the
+ * same. */
+static uint32_t first_block(const struct attention *p, uint32_t query)
+{
+    return first_position(p, last_position(p, query)) / WK_KV_BLOCK;
+}
+
+static uint32_t last_block(const struct attention *p, uint32_t query)
+{
+    return last_position(p, query) / WK_KV_BLOCK;
 }
 
 /* Where q and out of a query lie. */
@@ -195,19 +220,23 @@ static void query_end(struct wk_query *q, uint32_t head_dim)
         q->out[c] /= q->sum;
 }
 
-/* Lets queries [first, first + n) see a block, as far as each may. Later queries see at least as
- * much, so those that see nothing of it come first; returns their number. */
-static uint32_t attend(const struct attention *p, uint32_t kv_head, uint32_t block, uint32_t first,
-                       uint32_t n, struct wk_query *query)
+/* Lets queries [first, first + n) see a block, as far as each may; those that see nothing of it are
+ * left as they are. */
+static void attend(const struct attention *p, uint32_t kv_head, uint32_t block, uint32_t first,
+                   uint32_t n, struct wk_query *query)
 {
     struct layout l;
     const uint8_t *at = kv_block(p->kv, kv_head, block, &l);
     const uint32_t start = block * WK_KV_BLOCK;
-    uint32_t blind = 0;
-    while (last_position(p, first + blind) < start)
-        blind++;
-    for (uint32_t i = blind; i < n; i++)
-        query[i].valid = min_u32(last_position(p, first + i) - start + 1, WK_KV_BLOCK);
+    for (; n > 0 && last_block(p, first) < block; first++, query++)
+        n--;
+    while (n > 0 && first_block(p, first + n - 1) > block)
+        n--;
+    for (uint32_t i = 0; i < n; i++) {
+        const uint32_t last = last_position(p, first + i);
+        query[i].first = max_u32(first_position(p, last), start) - start;
+        query[i].end = min_u32(last - start + 1, WK_KV_BLOCK);
+    }
     const bool scaled = p->kv->type == WK_KV_Q8_0;
     struct wk_attend a = {
         .type = p->kv->type,
@@ -216,12 +245,12 @@ static uint32_t attend(const struct attention *p, uint32_t kv_head, uint32_t blo
         .v = at + l.v,
         .k_scales = scaled ? (const uint16_t *)(const void *)(at + l.k_scales) : NULL,
         .v_scales = scaled ? (const uint16_t *)(const void *)(at + l.v_scales) : NULL,
-        .scale = p->scale,
-        .n = n - blind,
-        .query = query + blind,
+        .scale = p->spec->scale,
+        .softcap = p->spec->softcap,
+        .n = n,
+        .query = query,
     };
     p->e->table->attend(&a);
-    return blind;
 }
 
 /* Tiles that see most come first, so that no thread begins with one when the others end. */
@@ -234,7 +263,8 @@ static void attend_tile(void *arg, size_t item)
     struct wk_query query[TILE];
     for (uint32_t i = 0; i < n; i++)
         query[i] = query_begin(p, kv_head, first + i);
-    for (uint32_t b = 0; b <= last_position(p, first + n - 1) / WK_KV_BLOCK; b++)
+    const uint32_t last = last_block(p, first + n - 1);
+    for (uint32_t b = first_block(p, first); b <= last; b++)
         attend(p, kv_head, b, first, n, query);
     for (uint32_t i = 0; i < n; i++)
         query_end(&query[i], p->kv->head_dim);
@@ -245,7 +275,7 @@ static void attend_tile(void *arg, size_t item)
 enum {
     ROUND = 64,      /* blocks of a round for one row: 4096 positions between two barriers */
     ROUND_LEAST = 4, /* fewer are not worth the barriers */
-    WINDOWS_PER_THREAD = 4,
+    RUNS_PER_THREAD = 4,
 };
 /* States of a head: ROUND_LEAST is met by at most so many rows. Keeps the parts aligned. */
 #define STATE_BYTES (ROUND / ROUND_LEAST * sizeof(struct wk_query))
@@ -262,25 +292,29 @@ static float *part_of(const struct attention *p, uint32_t kv_head, uint32_t quer
     return p->parts + at * part_floats(p->kv->head_dim);
 }
 
-/* The blocks of a window, each alone. */
-static void attend_window(void *arg, size_t item)
+/* A run of blocks, each alone. */
+static void attend_run(void *arg, size_t item)
 {
     const struct attention *p = arg;
-    const uint32_t begin = p->first + (uint32_t)(item % p->windows) * p->window;
-    const uint32_t end = p->first + min_u32(begin - p->first + p->window, p->count);
-    const uint32_t kv_head = (uint32_t)(item / p->windows / p->tiles);
-    const uint32_t first = (uint32_t)(item / p->windows % p->tiles) * p->tile;
+    const uint32_t kv_head = (uint32_t)(item / p->runs / p->tiles);
+    const uint32_t first = (uint32_t)(item / p->runs % p->tiles) * p->tile;
     const uint32_t n = min_u32(queries(p) - first, p->tile);
-    for (uint32_t b = begin; b < end && b * WK_KV_BLOCK <= last_position(p, first + n - 1); b++) {
+    const uint32_t run = p->first + (uint32_t)(item % p->runs) * p->run;
+    const uint32_t begin = max_u32(run, first_block(p, first));
+    const uint32_t end =
+        min_u32(min_u32(run + p->run, p->first + p->count), last_block(p, first + n - 1) + 1);
+    for (uint32_t b = begin; b < end; b++) {
         struct wk_query query[TILE];
         for (uint32_t i = 0; i < n; i++)
             query[i] = (struct wk_query){.q = p->q + query_at(p, kv_head, first + i),
                                          .out = part_of(p, kv_head, first + i, b) + WK_TILE};
-        for (uint32_t i = attend(p, kv_head, b, first, n, query); i < n; i++) {
-            float *part = part_of(p, kv_head, first + i, b);
-            part[0] = query[i].max;
-            part[1] = query[i].sum;
-        }
+        attend(p, kv_head, b, first, n, query);
+        for (uint32_t i = 0; i < n; i++)
+            if (query[i].begun) {
+                float *part = part_of(p, kv_head, first + i, b);
+                part[0] = query[i].max;
+                part[1] = query[i].sum;
+            }
     }
 }
 
@@ -289,29 +323,30 @@ static void merge_query(void *arg, size_t item)
 {
     const struct attention *p = arg;
     const uint32_t kv_head = (uint32_t)(item / queries(p)), i = (uint32_t)(item % queries(p));
-    const uint32_t last = last_position(p, i) / WK_KV_BLOCK;
+    const uint32_t begin = max_u32(p->first, first_block(p, i)), last = last_block(p, i);
+    const uint32_t end = p->first + p->count;
     struct wk_query *q = &p->state[item];
-    if (p->first == 0)
+    if (p->first == first_block(p, 0)) /* the first round */
         *q = query_begin(p, kv_head, i);
-    for (uint32_t b = p->first; b < p->first + p->count && b <= last; b++) {
+    for (uint32_t b = begin; b < min_u32(end, last + 1); b++) {
         float *part = part_of(p, kv_head, i, b);
         const struct wk_query block = {.out = part + WK_TILE, .max = part[0], .sum = part[1]};
         p->e->table->merge(q, &block, p->kv->head_dim);
     }
-    if (last - p->first < p->count)
+    if (p->first <= last && last < end)
         query_end(q, p->kv->head_dim);
 }
 
-static void attend_rounds(struct attention *p, uint32_t blocks)
+/* Blocks [begin, end). */
+static void attend_rounds(struct attention *p, uint32_t begin, uint32_t end)
 {
     const uint32_t items = p->tiles * p->kv->kv_heads;
-    for (p->first = 0; p->first < blocks; p->first += p->count) {
-        p->count = min_u32(blocks - p->first, p->stride);
-        p->windows =
-            min_u32(div_up(wk_pool_threads(p->e->pool) * WINDOWS_PER_THREAD, items), p->count);
-        p->window = div_up(p->count, p->windows);
-        p->windows = div_up(p->count, p->window);
-        wk_pool_run(p->e->pool, attend_window, p, (size_t)items * p->windows);
+    for (p->first = begin; p->first < end; p->first += p->count) {
+        p->count = min_u32(end - p->first, p->stride);
+        p->runs = min_u32(div_up(wk_pool_threads(p->e->pool) * RUNS_PER_THREAD, items), p->count);
+        p->run = div_up(p->count, p->runs);
+        p->runs = div_up(p->count, p->run);
+        wk_pool_run(p->e->pool, attend_run, p, (size_t)items * p->runs);
         wk_pool_run(p->e->pool, merge_query, p, (size_t)queries(p) * p->kv->kv_heads);
     }
 }
@@ -333,7 +368,8 @@ static bool leaves_idle(uint32_t n, uint32_t threads)
 }
 
 void wk_attention(const struct wk_engine *e, const struct wk_kv *kv, const float *q, uint32_t n,
-                  uint32_t heads, uint32_t position, float scale, float *out, void *scratch)
+                  uint32_t heads, uint32_t position, const struct wk_attention_spec *spec,
+                  float *out, void *scratch)
 {
     assert(n <= kv->capacity && position <= kv->capacity - n && heads % kv->kv_heads == 0);
     struct attention p = {.e = e,
@@ -344,19 +380,19 @@ void wk_attention(const struct wk_engine *e, const struct wk_kv *kv, const float
                           .heads = heads,
                           .group = heads / kv->kv_heads,
                           .position = position,
-                          .scale = scale,
+                          .spec = spec,
                           .tile = TILE};
     if (n == 0)
         return;
     const uint32_t threads = wk_pool_threads(e->pool);
-    const uint32_t blocks = (position + n - 1) / WK_KV_BLOCK + 1;
+    const uint32_t begin = first_block(&p, 0), end = last_block(&p, queries(&p) - 1) + 1;
     p.tiles = div_up(queries(&p), p.tile);
     p.stride = ROUND / n;
-    if (threads > 1 && scratch != NULL && min_u32(p.stride, blocks) >= ROUND_LEAST &&
+    if (threads > 1 && scratch != NULL && min_u32(p.stride, end - begin) >= ROUND_LEAST &&
         leaves_idle(p.tiles * kv->kv_heads, threads)) {
         p.state = scratch;
         p.parts = (float *)scratch + heads * STATE_BYTES / sizeof(float);
-        attend_rounds(&p, blocks);
+        attend_rounds(&p, begin, end);
         return;
     }
     while (p.tile > TILE_LEAST && p.tiles * kv->kv_heads < TILES_PER_THREAD * threads) {

@@ -306,13 +306,24 @@ void wk_kv_put(const struct wk_engine *e, const struct wk_kv *kv, uint32_t posit
                const float *k, const float *v);
 /* Scratch bytes with which wk_attention divides a long context between threads; 0 with one. */
 size_t wk_attention_scratch(const struct wk_engine *e, uint32_t heads, uint32_t head_dim);
-/* out [n, heads, head_dim]: row i at position + i attends to positions [0, position + i] of the
- * cache (already put), scale applied to the scores, heads / kv_heads query heads per KV head. Every
- * KV block gives (max, sum, weighted V) from its own maximum; blocks merge in position order.
- * Scores and V sums run over head_dim and positions in order; Q8_0 sums a score run by run, then
- * multiplies by the scale, and multiplies the weight of V by the scale first. scratch is
+/* How the scores of a layer's attention are made of q * k, and how far back it looks. */
+struct wk_attention_spec {
+    float scale; /* of the scores */
+    float
+        softcap; /* > 0: scores become softcap * tanh(score / softcap), after the scale; 0: none */
+    uint32_t window; /* > 0: a query at p sees positions (p - window, p]; 0: all up to p */
+};
+/* out [n, heads, head_dim]: row i at position + i attends to those positions of the cache (already
+ * put) that it sees: [0, position + i], or the last spec->window of them. heads / kv_heads query
+ * heads per KV head. Every KV block gives (max, sum, weighted V) from its own maximum over the
+ * positions seen; blocks merge in position order; what is not seen contributes nothing, whatever
+ * the memory holds there, and blocks of which nothing is seen are not read. Scores and V sums run
+ * over head_dim and positions in order; Q8_0 sums a score run by run, then multiplies by the scale,
+ * and multiplies the weight of V by the scale first. A score that is NaN or infinite makes the
+ * result NaN (but for -infinity without a soft cap, which has no weight). scratch is
  * wk_attention_scratch() bytes, or NULL: then a context is not divided. */
 void wk_attention(const struct wk_engine *e, const struct wk_kv *kv, const float *q, uint32_t n,
-                  uint32_t heads, uint32_t position, float scale, float *out, void *scratch);
+                  uint32_t heads, uint32_t position, const struct wk_attention_spec *spec,
+                  float *out, void *scratch);
 
 #endif

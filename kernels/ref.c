@@ -256,7 +256,7 @@ static float score(const struct wk_attend *a, const float *q, uint32_t position)
     return sum;
 }
 
-/* Probabilities of the 64 positions (0 where not valid) into p; their maximum and sum. */
+/* Probabilities of the 64 positions (0 where not seen) into p; their maximum and sum. */
 static void softmax_block(const struct wk_attend *a, const struct wk_query *q, float *p, float *max,
                           float *sum)
 {
@@ -264,7 +264,11 @@ static void softmax_block(const struct wk_attend *a, const struct wk_query *q, f
     for (unsigned i = 0; i < WK_TILE; i++)
         lane[i] = -INFINITY;
     for (unsigned i = 0; i < WK_KV_BLOCK; i++) {
-        p[i] = i < q->valid ? score(a, q->q, i) * a->scale : -INFINITY;
+        p[i] = -INFINITY;
+        if (i >= q->first && i < q->end) {
+            const float s = score(a, q->q, i);
+            p[i] = a->softcap > 0 ? wk_softcap_f32(s, a->scale, a->softcap) : s * a->scale;
+        }
         lane[i % WK_TILE] = p[i] > lane[i % WK_TILE] ? p[i] : lane[i % WK_TILE];
     }
     for (unsigned half = WK_TILE / 2; half > 0; half /= 2)
@@ -273,7 +277,7 @@ static void softmax_block(const struct wk_attend *a, const struct wk_query *q, f
     *max = lane[0];
     memset(lane, 0, sizeof lane);
     for (unsigned i = 0; i < WK_KV_BLOCK; i++) {
-        p[i] = i < q->valid ? wk_exp_f32(p[i] - *max) : 0.0f;
+        p[i] = i >= q->first && i < q->end ? wk_exp_f32(p[i] - *max) : 0.0f;
         lane[i % WK_TILE] += p[i];
     }
     *sum = merge_lanes(lane);
@@ -316,7 +320,7 @@ static void attend(struct wk_attend *a)
         struct blend blend = blend_block(q, max, sum);
         for (uint32_t c = 0; c < a->head_dim; c++) {
             float v = 0;
-            for (uint32_t j = 0; j < q->valid; j++) /* times 1 changes nothing */
+            for (uint32_t j = q->first; j < q->end; j++) /* times 1 changes nothing */
                 v = fmaf(p[j] * kv_scale(a->v_scales, c, j),
                          kv_at(a->type, a->v, (size_t)j * a->head_dim + c), v);
             q->out[c] = blend_value(blend, q->out[c], v);

@@ -44,10 +44,10 @@ struct wk_dot {
 
 /* A query on its way through the KV blocks of its KV head. */
 struct wk_query {
-    const float *q; /* [head_dim] */
-    float *out;     /* [head_dim]: the weighted V so far */
-    uint32_t valid; /* positions of the block it sees: 1 to 64 */
-    bool begun;     /* max, sum and out hold earlier blocks */
+    const float *q;      /* [head_dim] */
+    float *out;          /* [head_dim]: the weighted V so far */
+    uint32_t first, end; /* positions of the block it sees: first < end <= 64 */
+    bool begun;          /* max, sum and out hold earlier blocks */
     float max, sum;
 };
 
@@ -57,8 +57,8 @@ struct wk_attend {
     uint32_t head_dim;
     const void *k, *v;                   /* [head_dim, 64], [64, head_dim] */
     const uint16_t *k_scales, *v_scales; /* Q8_0: f16 [runs of WK_BLOCK columns, 64], else NULL */
-    float scale;
-    uint32_t n; /* queries */
+    float scale, softcap;                /* struct wk_attention_spec */
+    uint32_t n;                          /* queries */
     struct wk_query *query;
 };
 

@@ -54,14 +54,6 @@ static uint64_t tensor_params(const struct weft_tensor *t)
     return t->bytes == 0 ? 0 : mul(t->rows, t->cols);
 }
 
-static uint64_t layer_params(const struct weft_model *m, uint32_t layer)
-{
-    uint64_t sum = 0;
-    for (int k = 0; k < WEFT_ROLE_LAYER_COUNT; k++)
-        sum = add(sum, tensor_params(&m->layers[layer].role[k]));
-    return sum;
-}
-
 static const struct weft_tensor *head_matrix(const struct weft_model *m)
 {
     return &m->global[m->tied ? WEFT_ROLE_EMBED : WEFT_ROLE_OUTPUT];
@@ -92,9 +84,9 @@ uint64_t weft_cost_prefill_ns(const struct weft_model *m, const struct weft_devi
         const struct weft_tensor *t = head_matrix(m);
         return product_ns(device, t->bytes, tensor_params(t), 1);
     }
-    return add(
-        product_ns(device, weft_layer_weight_bytes(m, item - 1), layer_params(m, item - 1), rows),
-        kv_ns(m, device, opt));
+    return add(product_ns(device, weft_layer_read_bytes(m, item - 1, rows),
+                          weft_layer_active_params(m, item - 1), rows),
+               kv_ns(m, device, opt));
 }
 
 static int check_options(const struct weft_model *m, uint32_t n,

@@ -212,6 +212,17 @@ static void add_predicted(const struct weft_plan_request *rq, const struct weft_
                       per_second(p->bottleneck_ns));
 }
 
+/* What the architecture forbids to divide between devices. */
+static void add_whole(const struct weft_plan_request *rq, struct weft_str *out)
+{
+    for (int kind = 0; kind < WEFT_SHARD_KIND_COUNT; kind++) {
+        const char *why = weft_shard_whole(rq->model, (enum weft_shard_kind)kind);
+        if (why != NULL)
+            weft_str_addf(out, "%-*s%s of a layer stays with one device: %s\n", LABEL_COLUMNS,
+                          "note", weft_shard_kind_name((enum weft_shard_kind)kind), why);
+    }
+}
+
 static void add_singles(const struct weft_plan_request *rq, const struct weft_plan *p, bool colour,
                         struct weft_str *out)
 {
@@ -266,6 +277,7 @@ void weft_plan_text(const struct weft_plan_request *rq, const struct weft_plan *
     add_unused(rq, p, out);
     weft_str_adds(out, "\n");
     add_predicted(rq, p, out);
+    add_whole(rq, out);
     add_singles(rq, p, colour, out);
     add_traffic(rq, p, out);
 }
@@ -298,6 +310,21 @@ static void json_stages(const struct weft_plan_request *rq, const struct weft_pl
         weft_str_adds(out, "}");
     }
     weft_str_adds(out, "]");
+}
+
+static void json_whole(const struct weft_model *m, struct weft_str *out)
+{
+    const char *between = "";
+    weft_str_adds(out, "\"not_divisible\":{");
+    for (int kind = 0; kind < WEFT_SHARD_KIND_COUNT; kind++) {
+        const char *why = weft_shard_whole(m, (enum weft_shard_kind)kind);
+        if (why == NULL)
+            continue;
+        weft_str_addf(out, "%s\"%s\":", between, weft_shard_kind_name((enum weft_shard_kind)kind));
+        weft_str_add_json(out, why, strlen(why));
+        between = ",";
+    }
+    weft_str_adds(out, "},");
 }
 
 static void json_devices(const struct weft_plan_request *rq, const struct weft_plan *p,
@@ -343,6 +370,7 @@ void weft_plan_json(const struct weft_plan_request *rq, const struct weft_plan *
     }
     json_stages(rq, p, out);
     weft_str_adds(out, ",");
+    json_whole(rq->model, out);
     json_devices(rq, p, out);
     weft_str_adds(out, "}\n");
 }

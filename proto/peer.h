@@ -14,8 +14,8 @@
 
 #include "proto/io.h"
 
-#define WEFT_PROTOCOL_VERSION 1u
-#define WEFT_PROTOCOL_VERSION_MIN 1u
+#define WEFT_PROTOCOL_VERSION 2u /* 2: models of several architectures */
+#define WEFT_PROTOCOL_VERSION_MIN 2u
 #define WEFT_PORT_DEFAULT 7117
 #define WEFT_CAPABILITIES_MAX 64
 #define WEFT_NAME_MAX 64u /* device names: letters, digits, '-', '_', '.' */

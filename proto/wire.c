@@ -84,14 +84,12 @@ static int tensor_of_wire(const Weft__Tensor *w, struct weft_model *m, weft_err 
     if (w->role >= WEFT_ROLE_COUNT)
         return weft_fail(err, WEFT_EPROTOCOL, "model with a tensor of unknown role %u", w->role);
     const uint32_t layers = w->role < WEFT_ROLE_GLOBAL_COUNT ? 1 : m->n_layers;
-    if (w->layer >= layers)
-        return weft_fail(err, WEFT_EPROTOCOL, "model with a tensor of role %u in layer %u of %u",
-                         w->role, w->layer, layers);
+    if (w->layers == 0 || w->layer >= layers || w->layers > layers - w->layer)
+        return weft_fail(err, WEFT_EPROTOCOL,
+                         "model with tensors of role %u in %u layers from %u on, of %u in all",
+                         w->role, w->layers, w->layer, layers);
     char name[WEFT_GGUF_NAME_MAX + 1];
     weft_role_tensor_name(name, (enum weft_role)w->role, w->layer);
-    struct weft_tensor *t = tensor_slot(m, w->role, w->layer);
-    if (t->bytes != 0)
-        return weft_fail(err, WEFT_EPROTOCOL, "model with tensor %s twice", name);
     const uint64_t row_bytes = weft_row_bytes(w->type, w->cols);
     if (w->rows == 0 || w->cols == 0 || row_bytes == 0)
         return weft_fail(err, WEFT_EPROTOCOL, "model with tensor %s of shape [%u, %u] and type %u",
@@ -100,9 +98,70 @@ static int tensor_of_wire(const Weft__Tensor *w, struct weft_model *m, weft_err 
     if (row_bytes > UINT64_MAX / w->rows)
         return weft_fail(err, WEFT_EOVERFLOW, "model with tensor %s of shape [%u, %u]", name,
                          w->rows, w->cols);
-    *t = (struct weft_tensor){
-        .type = w->type, .rows = w->rows, .cols = w->cols, .bytes = row_bytes * w->rows};
+    for (uint32_t i = w->layer; i < w->layer + w->layers; i++) {
+        struct weft_tensor *t = tensor_slot(m, w->role, i);
+        if (t->bytes != 0)
+            return weft_fail(err, WEFT_EPROTOCOL, "model with tensor %s twice",
+                             weft_role_tensor_name(name, (enum weft_role)w->role, i));
+        *t = (struct weft_tensor){
+            .type = w->type, .rows = w->rows, .cols = w->cols, .bytes = row_bytes * w->rows};
+    }
     return 0;
+}
+
+static struct weft_traits traits_of_wire(const Weft__Traits *w)
+{
+    return (struct weft_traits){
+        .embed_scale = w->embed_scale,
+        .residual_scale = w->residual_scale,
+        .logit_scale = w->logit_scale,
+        .attn_scale = w->attn_scale,
+        .attn_softcap = w->attn_softcap,
+        .logit_softcap = w->logit_softcap,
+        .window = w->window,
+        .window_period = w->window_period,
+        .rope_skip = w->rope_skip,
+        .rope_factor = w->rope_factor,
+        .rope_magnitude = w->rope_magnitude,
+        .rope_window_base = w->rope_window_base,
+        .yarn_extrapolation = w->yarn_extrapolation,
+        .yarn_fast = w->yarn_fast,
+        .yarn_slow = w->yarn_slow,
+        .rope_original = w->rope_original,
+        .n_experts = w->n_experts,
+        .n_experts_used = w->n_experts_used,
+        .expert_ffn = w->expert_ffn,
+        .expert_renormalise = w->expert_renormalise,
+        .expert_scale = w->expert_scale,
+        .rope_scaling = (enum weft_rope_scaling)w->rope_scaling, /* checked with the others */
+    };
+}
+
+static void traits_to_wire(const struct weft_traits *t, Weft__Traits *w)
+{
+    weft__traits__init(w);
+    w->embed_scale = t->embed_scale;
+    w->residual_scale = t->residual_scale;
+    w->logit_scale = t->logit_scale;
+    w->attn_scale = t->attn_scale;
+    w->attn_softcap = t->attn_softcap;
+    w->logit_softcap = t->logit_softcap;
+    w->window = t->window;
+    w->window_period = t->window_period;
+    w->rope_skip = t->rope_skip;
+    w->rope_factor = t->rope_factor;
+    w->rope_magnitude = t->rope_magnitude;
+    w->rope_window_base = t->rope_window_base;
+    w->yarn_extrapolation = t->yarn_extrapolation;
+    w->yarn_fast = t->yarn_fast;
+    w->yarn_slow = t->yarn_slow;
+    w->rope_original = t->rope_original;
+    w->n_experts = t->n_experts;
+    w->n_experts_used = t->n_experts_used;
+    w->expert_ffn = t->expert_ffn;
+    w->expert_renormalise = t->expert_renormalise;
+    w->expert_scale = t->expert_scale;
+    w->rope_scaling = t->rope_scaling;
 }
 
 int weft_model_of_wire(const Weft__Model *w, struct weft_model *ret, weft_err *err)
@@ -112,6 +171,8 @@ int weft_model_of_wire(const Weft__Model *w, struct weft_model *ret, weft_err *e
     if (w->n_layers == 0 || w->n_layers > WEFT_LAYERS_MAX)
         return weft_fail(err, WEFT_EPROTOCOL, "model with %u layers, 1 to %u are allowed",
                          w->n_layers, WEFT_LAYERS_MAX);
+    if (w->traits == NULL)
+        return weft_fail(err, WEFT_EPROTOCOL, "model without its traits");
     struct weft_model m = {.id = {w->id0, w->id1},
                            .n_layers = w->n_layers,
                            .dim = w->dim,
@@ -124,7 +185,8 @@ int weft_model_of_wire(const Weft__Model *w, struct weft_model *ret, weft_err *e
                            .rope_dim = w->rope_dim,
                            .rope_base = w->rope_base,
                            .norm_eps = w->norm_eps,
-                           .tied = w->tied};
+                           .tied = w->tied,
+                           .traits = traits_of_wire(w->traits)};
     if (!copy_text(m.arch, sizeof m.arch, w->arch) || !copy_text(m.name, sizeof m.name, w->name))
         return weft_fail(err, WEFT_EPROTOCOL, "model whose name or architecture is too long");
     int r;
@@ -151,10 +213,12 @@ int weft_model_to_wire(const struct weft_model *m, struct weft_arena *a, Weft__M
 {
     const size_t n_max = WEFT_ROLE_GLOBAL_COUNT + (size_t)m->n_layers * WEFT_ROLE_LAYER_COUNT;
     Weft__Model *w = weft_arena_alloc(a, sizeof *w);
+    Weft__Traits *traits = weft_arena_alloc(a, sizeof *traits);
     Weft__Tensor *tensors = weft_arena_array(a, n_max, sizeof *tensors);
     Weft__Tensor **list = weft_arena_array(a, n_max, sizeof *list);
     char *arch = weft_arena_strdup(a, m->arch), *name = weft_arena_strdup(a, m->name);
-    if (w == NULL || tensors == NULL || list == NULL || arch == NULL || name == NULL)
+    if (w == NULL || traits == NULL || tensors == NULL || list == NULL || arch == NULL ||
+        name == NULL)
         return weft_fail(err, WEFT_ENOMEM, "model %s: out of memory", m->name);
     weft__model__init(w);
     w->arch = arch;
@@ -173,17 +237,26 @@ int weft_model_to_wire(const struct weft_model *m, struct weft_arena *a, Weft__M
     w->rope_base = m->rope_base;
     w->norm_eps = m->norm_eps;
     w->tied = m->tied;
+    traits_to_wire(&m->traits, traits);
+    w->traits = traits;
     w->tensors = list;
     for (uint32_t role = 0; role < WEFT_ROLE_COUNT; role++) {
         const uint32_t layers = role < WEFT_ROLE_GLOBAL_COUNT ? 1 : m->n_layers;
         for (uint32_t layer = 0; layer < layers; layer++) {
             const struct weft_tensor *t = weft_model_tensor(m, (enum weft_role)role, layer);
-            if (t == NULL || t->bytes == 0)
+            Weft__Tensor *last = w->n_tensors > 0 ? list[w->n_tensors - 1] : NULL;
+            if (t->bytes == 0)
                 continue;
+            if (last != NULL && last->role == role && last->layer + last->layers == layer &&
+                last->type == t->type && last->rows == t->rows && last->cols == t->cols) {
+                last->layers++;
+                continue;
+            }
             Weft__Tensor *wt = &tensors[w->n_tensors];
             weft__tensor__init(wt);
             wt->role = role;
             wt->layer = layer;
+            wt->layers = 1;
             wt->type = t->type;
             wt->rows = t->rows;
             wt->cols = t->cols;

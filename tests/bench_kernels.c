@@ -444,7 +444,8 @@ static void run_sum_add(void *arg)
 static void run_attention(void *arg)
 {
     struct rest *r = arg;
-    wk_attention(r->e, &r->kv, r->x, r->n, HEADS, r->position, 0.1f, r->y, r->scratch);
+    wk_attention(r->e, &r->kv, r->x, r->n, HEADS, r->position,
+                 &(struct wk_attention_spec){.scale = 0.1f}, r->y, r->scratch);
 }
 
 static void bench_attention(struct wk_engine *e, struct rest *r)

@@ -94,7 +94,8 @@ static void run_part(enum part part, const struct weft_layer_weights *w, bool pl
         wk_kv_put(e, &b.kv, b.position, b.n, b.k, b.v);
         break;
     case ATTENTION:
-        wk_attention(e, &b.kv, b.q, b.n, HEADS, b.position, 0.125f, b.heads, NULL);
+        wk_attention(e, &b.kv, b.q, b.n, HEADS, b.position,
+                     &(struct wk_attention_spec){.scale = 0.125f}, b.heads, NULL);
         break;
     case HEADS_Q8:
         wk_act_set(e, &b.act, b.heads, b.n, Q_COLS, b.q8);

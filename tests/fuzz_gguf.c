@@ -37,15 +37,14 @@ static void read_shards(const struct weft_gguf *g, const struct weft_model *m)
 {
     for (int k = 0; k < WEFT_SHARD_KIND_COUNT; k++) {
         const enum weft_shard_kind kind = (enum weft_shard_kind)k;
-        const bool layered =
-            kind == WEFT_SHARD_NORMS || kind == WEFT_SHARD_ATTN || kind == WEFT_SHARD_FFN;
-        const uint32_t last = layered ? m->n_layers - 1 : 0, space = weft_shard_space(m, kind);
+        const uint32_t last = weft_shard_layered(kind) ? m->n_layers - 1 : 0,
+                       space = weft_shard_space(m, kind);
         const struct weft_shard_run runs[] = {
             {.kind = kind, .layer = 0, .first = 0, .count = 1},
             {.kind = kind, .layer = last, .first = space - 1, .count = 1},
             {.kind = kind, .layer = last, .first = 0, .count = space},
         };
-        for (size_t i = 0; i < sizeof runs / sizeof runs[0]; i++)
+        for (size_t i = 0; space > 0 && i < sizeof runs / sizeof runs[0]; i++)
             read_run(g, m, &runs[i]);
         struct weft_shard_part parts[WEFT_SHARD_PARTS_MAX];
         size_t n_parts;

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/arch.h"
 #include "tests/harness.h"
 
 static void *must(void *p)
@@ -27,10 +28,27 @@ static struct weft_tensor *role_of(struct weft_model *m, enum weft_role role, ui
     return &m->layers[layer].role[role - WEFT_ROLE_GLOBAL_COUNT];
 }
 
+static bool has_role(const struct synthetic_shape *s, const struct weft_model *m,
+                     enum weft_role role)
+{
+    switch (weft_arch_presence(m, role)) {
+    case WEFT_REQUIRED:
+        return true;
+    case WEFT_OPTIONAL:
+        if (role == WEFT_ROLE_OUTPUT)
+            return !s->tied;
+        if (role == WEFT_ROLE_ROPE_FREQS)
+            return s->rope_freqs;
+        return s->optional && role != WEFT_ROLE_ROPE_LONG && role != WEFT_ROLE_ROPE_SHORT;
+    case WEFT_ABSENT:
+        break;
+    }
+    return false;
+}
+
 struct weft_model synthetic_shape_model(const struct synthetic_shape *s)
 {
     struct weft_model m = {
-        .arch = "llama",
         .name = "synthetic",
         .id = {s->seed, 1},
         .n_layers = s->n_layers,
@@ -44,27 +62,29 @@ struct weft_model synthetic_shape_model(const struct synthetic_shape *s)
         .rope_dim = s->head_dim,
         .rope_base = 10000,
         .norm_eps = 1e-5f,
-        .tied = s->tied,
     };
-    const uint32_t q = s->n_heads * s->head_dim, kv = s->n_kv_heads * s->head_dim;
-    m.global[WEFT_ROLE_EMBED] = tensor(s->type, s->vocab, s->dim);
-    m.global[WEFT_ROLE_OUTPUT_NORM] = tensor(WEFT_F32, 1, s->dim);
-    if (!s->tied)
-        m.global[WEFT_ROLE_OUTPUT] = tensor(s->type, s->vocab, s->dim);
-    if (s->rope_freqs)
-        m.global[WEFT_ROLE_ROPE_FREQS] = tensor(WEFT_F32, 1, s->head_dim / 2);
+    snprintf(m.arch, sizeof m.arch, "%s", s->arch != NULL ? s->arch : "llama");
+    m.traits = weft_traits_plain(&m);
+    m.traits.n_experts = s->n_experts;
+    m.traits.n_experts_used = s->n_experts_used;
+    m.traits.expert_ffn = s->expert_ffn;
+    if (s->n_experts > 0 && !weft_arch_of(&m)->shared)
+        m.ffn_dim = 0;
+    m.traits.window = s->window;
+    m.traits.window_period = s->window > 0 ? 2 : 0;
     m.layers = must(calloc(s->n_layers, sizeof *m.layers));
-    for (uint32_t l = 0; l < s->n_layers; l++) {
-        *role_of(&m, WEFT_ROLE_ATTN_NORM, l) = tensor(WEFT_F32, 1, s->dim);
-        *role_of(&m, WEFT_ROLE_ATTN_Q, l) = tensor(s->type, q, s->dim);
-        *role_of(&m, WEFT_ROLE_ATTN_K, l) = tensor(s->type, kv, s->dim);
-        *role_of(&m, WEFT_ROLE_ATTN_V, l) = tensor(s->type, kv, s->dim);
-        *role_of(&m, WEFT_ROLE_ATTN_O, l) = tensor(s->type, s->dim, q);
-        *role_of(&m, WEFT_ROLE_FFN_NORM, l) = tensor(WEFT_F32, 1, s->dim);
-        *role_of(&m, WEFT_ROLE_FFN_GATE, l) = tensor(s->type, s->ffn_dim, s->dim);
-        *role_of(&m, WEFT_ROLE_FFN_UP, l) = tensor(s->type, s->ffn_dim, s->dim);
-        *role_of(&m, WEFT_ROLE_FFN_DOWN, l) = tensor(s->type, s->dim, s->ffn_dim);
-    }
+    for (uint32_t l = 0; l < s->n_layers; l++)
+        for (int i = l == 0 ? 0 : WEFT_ROLE_GLOBAL_COUNT; i < WEFT_ROLE_COUNT; i++) {
+            const enum weft_role role = (enum weft_role)i;
+            uint64_t rows;
+            uint32_t cols;
+            weft_arch_dims(&m, role, &rows, &cols);
+            if (has_role(s, &m, role))
+                *(role < WEFT_ROLE_GLOBAL_COUNT ? &m.global[role] : role_of(&m, role, l)) =
+                    tensor(weft_role_matrix(role) && role != WEFT_ROLE_ROUTER ? s->type : WEFT_F32,
+                           (uint32_t)rows, cols);
+        }
+    m.tied = m.global[WEFT_ROLE_OUTPUT].bytes == 0;
     weft_err err = {0};
     if (weft_model_check(&m, &err) < 0) {
         fprintf(stderr, "synthetic model: %s\n", err.text);
@@ -125,7 +145,9 @@ struct synthetic_model synthetic_open(const struct synthetic_shape *shape)
             if (weft_role_matrix((enum weft_role)role))
                 fill(data, t, &seed);
             else
-                synthetic_set(&m, (enum weft_role)role, l, 1);
+                synthetic_set(&m, (enum weft_role)role, l,
+                              strstr(weft_role_name((enum weft_role)role), ".bias") != NULL ? 0.01f
+                                                                                            : 1);
         }
     return m;
 }

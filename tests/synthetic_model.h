@@ -1,6 +1,6 @@
 /*
- * A llama model made up in memory, for tests that need odd shapes or particular weights. Norm
- * weights are 1, matrices random and of one type; the test may change them before it loads them
+ * A model made up in memory, for tests that need odd shapes or particular weights. Norm weights are
+ * 1, biases small, matrices random and of one type; the test may change them before it loads them
  * into a store.
  */
 #ifndef WEFT_TESTS_SYNTHETIC_MODEL_H
@@ -14,6 +14,9 @@ struct synthetic_shape {
     uint32_t type; /* of the matrices: F32, F16, Q8_0 or Q4_0 */
     bool tied, rope_freqs;
     uint64_t seed;
+    const char *arch; /* NULL: llama */
+    bool optional;    /* with all tensors that the architecture may have, but those of longrope */
+    uint32_t n_experts, n_experts_used, expert_ffn, window;
 };
 
 struct synthetic_model {

@@ -30,13 +30,14 @@ struct scene {
     struct wk_kv kv;
     uint32_t heads, length, n;
     float *k, *v, *q; /* [length, kv_heads, head_dim] twice, [n, heads, head_dim] */
-    float scale;
+    struct wk_attention_spec spec;
 };
 
 static struct scene scene_open(enum wk_kv_type type, uint32_t kv_heads, uint32_t group,
                                uint32_t dim, uint32_t length, uint32_t n)
 {
-    struct scene s = {.heads = kv_heads * group, .length = length, .n = n, .scale = 0.25f};
+    struct scene s = {
+        .heads = kv_heads * group, .length = length, .n = n, .spec = {.scale = 0.25f}};
     uint32_t capacity = (length + 2 * WK_KV_BLOCK - 1) / WK_KV_BLOCK * WK_KV_BLOCK;
     s.kv =
         (struct wk_kv){.type = type, .kv_heads = kv_heads, .head_dim = dim, .capacity = capacity};
@@ -63,7 +64,7 @@ static float *look(const struct wk_engine *e, const struct scene *s, bool scratc
     float *out = kd_alloc(sizeof *out * s->n * s->heads * s->kv.head_dim);
     void *memory = scratch ? kd_alloc(wk_attention_scratch(e, s->heads, s->kv.head_dim)) : NULL;
     memset(out, 0xff, sizeof *out * s->n * s->heads * s->kv.head_dim);
-    wk_attention(e, &s->kv, s->q, s->n, s->heads, s->length - s->n, s->scale, out, memory);
+    wk_attention(e, &s->kv, s->q, s->n, s->heads, s->length - s->n, &s->spec, out, memory);
     free(memory);
     return out;
 }
@@ -123,7 +124,7 @@ START_TEST(company_and_threads_never_show)
             for (uint32_t at = 0, rows; at < n; at += rows) {
                 rows = threads == 1 ? 1 : draw(1, n - at < 40 ? n - at : 40);
                 wk_kv_put(&e, &s.kv, at, rows, s.k + at * kv_row, s.v + at * kv_row);
-                wk_attention(&e, &s.kv, s.q + at * row, rows, s.heads, at, s.scale, out + at * row,
+                wk_attention(&e, &s.kv, s.q + at * row, rows, s.heads, at, &s.spec, out + at * row,
                              NULL);
             }
             ck_assert_uint_eq(kd_differ(expected, out, n * row), n * row);

@@ -158,6 +158,7 @@ START_TEST(inspect_demo)
            "vocabulary    1024\n"
            "context       1024 positions\n"
            "KV cache      3.00 KiB per position as f16, 3.00 MiB for 1024\n"
+           "shards        4 KV groups, 2 FFN blocks a layer\n"
            "parameters    3.8 million\n"
            "\n"
            "type      tensors        size\n"

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "tests/harness.h"
+#include "tests/local_model.h"
 #include "tests/procs.h"
 #include "tests/stories.h"
 
@@ -156,6 +157,96 @@ START_TEST(golden_logits)
 }
 END_TEST
 
+/* ------------------------------------------------------------------ architectures */
+
+static const char *const architectures[] = {
+    "../shared/golden/qwen2",
+    "../shared/golden/qwen3",
+    "../shared/golden/qwen3moe",
+    "../shared/golden/phi3",
+    "../shared/golden/mixtral",
+    "tests/golden/arch/gemma",
+    "tests/golden/arch/gemma2",
+    "tests/golden/arch/gemma3",
+    "tests/golden/arch/gemma3-linear",
+    "tests/golden/arch/granite",
+    "tests/golden/arch/llama-bias",
+    "tests/golden/arch/llama-linear",
+    "tests/golden/arch/llama-longrope",
+    "tests/golden/arch/olmo2",
+    "tests/golden/arch/olmo2-window",
+    "tests/golden/arch/phi3-longrope",
+    "tests/golden/arch/phi3-longrope-short",
+    "tests/golden/arch/phi3-window",
+    "tests/golden/arch/qwen2-yarn",
+    "tests/golden/arch/qwen2moe",
+    "tests/golden/arch/smollm3",
+};
+#define ARCHITECTURES ((int)(sizeof architectures / sizeof architectures[0]))
+
+/* The ids of `"prompt": [1, 2]`, as --ids wants them; and the context. */
+static void read_prompt(const char *name, char *ids, size_t n, unsigned *ret_context)
+{
+    char path[256];
+    size_t size, k = 0;
+    snprintf(path, sizeof path, "%s.json", name);
+    char *json = (char *)weft_test_read(path, &size);
+    ck_assert_ptr_nonnull(json);
+    const char *p = strstr(json, "\"prompt\""), *c = strstr(json, "\"context\":");
+    for (p = strchr(p, '[') + 1; *p != ']'; p++)
+        if (*p != ' ' && k + 1 < n)
+            ids[k++] = *p;
+    ids[k] = '\0';
+    *ret_context = c != NULL ? (unsigned)strtoul(c + 10, NULL, 10) : 512;
+    free(json);
+}
+
+/* Every architecture and scaling of positions: within its bound, and the same bits through one, two
+ * and three daemons. */
+START_TEST(every_architecture)
+{
+    char path[256], model[4200], ids[512], text[256];
+    unsigned context;
+    struct weft_mapping map;
+    struct weft_model shape;
+    snprintf(path, sizeof path, "%s.gguf", architectures[_i]);
+    if (local_file_open(path, &map, &shape, NULL) < 0) {
+        weft_test_skip("%s is not there", path);
+        return;
+    }
+    const int layers = (int)shape.n_layers;
+    weft_model_done(&shape);
+    weft_mapping_close(&map);
+    snprintf(model, sizeof model, "%s", weft_test_path(path));
+    read_prompt(architectures[_i], ids, sizeof ids, &context);
+    snprintf(path, sizeof path, "%s.logits.f32", architectures[_i]);
+    size_t size, n;
+    float *want = (float *)(void *)weft_test_read(path, &size);
+    ck_assert_ptr_nonnull(want);
+    static const char *const kinds[] = {"f32", "f16"};
+    for (int kind = 0; kind < 2; kind++) {
+        float *first = NULL;
+        for (int count = 1; count <= 3; count++) {
+            snprintf(text, sizeof text, "context: %u\n", context);
+            golden_stages(text + strlen(text), sizeof text - strlen(text), (size_t)count, layers);
+            float *x = eval(cluster_yaml(model, daemons, 3, text), NULL, ids, kinds[kind], &n);
+            ck_assert_uint_eq(size, n * sizeof *x);
+            for (size_t i = 0; kind == 0 && i < n; i++)
+                ck_assert_msg(fabsf(x[i] - want[i]) <= 1e-4f, "%s: logit %zu is %g, expected %g",
+                              model, i, (double)x[i], (double)want[i]);
+            ck_assert_msg(first == NULL || memcmp(x, first, size) == 0,
+                          "%s: other bits through %d daemons, kv %s", model, count, kinds[kind]);
+            if (first == NULL)
+                first = x;
+            else
+                free(x);
+        }
+        free(first);
+    }
+    free(want);
+}
+END_TEST
+
 /* ------------------------------------------------------------------ golden texts */
 
 static const char *const story_models[STORY_TYPES] = {
@@ -244,6 +335,7 @@ int main(void)
     tcase_add_unchecked_fixture(t, start_daemons, stop_daemons);
     tcase_set_timeout(t, 900);
     tcase_add_loop_test(t, golden_logits, 0, GOLDENS);
+    tcase_add_loop_test(t, every_architecture, 0, ARCHITECTURES);
     tcase_add_loop_test(t, golden_texts, 0, STORY_TYPES);
     tcase_add_loop_test(t, every_cut, 0, STORY_TYPES);
     suite_add_tcase(s, t);

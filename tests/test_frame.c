@@ -432,7 +432,8 @@ START_TEST(largest_deploy_fits)
     /* the promise beside WEFT_ENVELOPE_MAX: 1024 layers and 256 stages */
     struct weft_arena a;
     weft_arena_init(&a, 0);
-    const size_t n_tensors = WEFT_ROLE_GLOBAL_COUNT + WEFT_LAYERS_MAX * WEFT_ROLE_LAYER_COUNT;
+    /* no two layers alike: each of the matrices of a plain layer has a line of its own */
+    const size_t n_tensors = WEFT_ROLE_GLOBAL_COUNT + WEFT_LAYERS_MAX * 9;
     Weft__Model model = WEFT__MODEL__INIT;
     Weft__Tensor *tensors = calloc(n_tensors, sizeof *tensors),
                  **list = calloc(n_tensors, sizeof *list);
@@ -440,6 +441,7 @@ START_TEST(largest_deploy_fits)
         weft__tensor__init(list[i] = &tensors[i]);
         tensors[i].role = 5 + (uint32_t)(i % 9);
         tensors[i].layer = (uint32_t)(i / 9 % WEFT_LAYERS_MAX);
+        tensors[i].layers = 1;
         tensors[i].type = WEFT_Q8_0;
         tensors[i].rows = 53248;
         tensors[i].cols = 16384;
@@ -613,26 +615,27 @@ START_TEST(hostile_models)
 
     Weft__Tensor *t = w->tensors[w->n_tensors - 1], was = *t;
     t->role = WEFT_ROLE_COUNT;
-    expect_model(w, WEFT_EPROTOCOL, "model with a tensor of unknown role 13");
+    expect_model(w, WEFT_EPROTOCOL, "model with a tensor of unknown role 34");
     *t = was;
     t->layer = 2;
-    expect_model(w, WEFT_EPROTOCOL, "model with a tensor of role 12 in layer 2 of 2");
+    expect_model(w, WEFT_EPROTOCOL,
+                 "model with tensors of role 21 in 2 layers from 2 on, of 2 in all");
     *t = was;
-    t->layer = 0;
-    expect_model(w, WEFT_EPROTOCOL, "model with tensor blk.0.ffn_down.weight twice");
+    t->role = WEFT_ROLE_FFN_UP;
+    expect_model(w, WEFT_EPROTOCOL, "model with tensor blk.0.ffn_up.weight twice");
     *t = was;
     t->rows = 0;
     expect_model(w, WEFT_EPROTOCOL,
-                 "model with tensor blk.1.ffn_down.weight of shape [0, 320] and type 0");
+                 "model with tensor blk.0.ffn_down.weight of shape [0, 320] and type 0");
     *t = was;
     t->type = 77;
     expect_model(w, WEFT_EPROTOCOL,
-                 "model with tensor blk.1.ffn_down.weight of shape [64, 320] and type 77");
+                 "model with tensor blk.0.ffn_down.weight of shape [64, 320] and type 77");
     *t = was;
     t->rows = t->cols = UINT32_MAX;
     t->type = WEFT_F64;
     expect_model(w, WEFT_EOVERFLOW,
-                 "model with tensor blk.1.ffn_down.weight of shape [4294967295, 4294967295]");
+                 "model with tensor blk.0.ffn_down.weight of shape [4294967295, 4294967295]");
     *t = was;
 
     /* the rest is weft_model_check's: its own words, nothing believed */
@@ -684,7 +687,7 @@ START_TEST(runs)
     w.layer = 0;
     w.kind = WEFT_SHARD_KIND_COUNT;
     ck_assert_int_eq(weft_run_of_wire(&w, &run, &err), -WEFT_EPROTOCOL);
-    ck_assert_str_eq(err.text, "run of shards of unknown kind 7");
+    ck_assert_str_eq(err.text, "run of shards of unknown kind 8");
     ck_assert_int_eq(weft_run_of_wire(NULL, &run, NULL), -WEFT_EPROTOCOL);
 }
 END_TEST

@@ -415,8 +415,7 @@ START_TEST(a_layer_alone_equals_one_that_stops)
                                    .v = kd_alloc(sizeof(float) * N * KV),
                                    .heads = kd_alloc(sizeof(float) * N * DIM),
                                    .hidden = kd_alloc(sizeof(float) * N * FFN),
-                                   .cos = cosines,
-                                   .sin = sines,
+                                   .angles = {{cosines, sines}},
                                    .q8 = kd_alloc(wk_act_bytes(N, DIM)),
                                    .sum = kd_alloc(sizeof(int64_t) * N * DIM)};
     kd_angles((const int32_t[N]){0, 1, 2, 3, 4}, N, 16, 10000, NULL, cosines, sines);
@@ -427,6 +426,8 @@ START_TEST(a_layer_alone_equals_one_that_stops)
             x[alone][i] = (float)(i % 29) * 0.1f - 1;
         b.x = x[alone];
         struct weft_layer l = {.model = weft_store_model(store),
+                               .arch = weft_arch_find("llama"),
+                               .store = store,
                                .engine = &e,
                                .weights = &w,
                                .buffers = &b,

@@ -397,7 +397,7 @@ START_TEST(hello)
     ck_assert_int_eq(send_token(client.p), -WEFT_ELOST);
     settle();
     ck_assert(client.ups == 1 && server.ups == 1);
-    ck_assert(client.p->version == 1 && server.p->version == 1);
+    ck_assert(client.p->version == 2 && server.p->version == 2);
     const Weft__Hello *h = server.p->hello;
     ck_assert_str_eq(h->name, "anna@box:7");
     ck_assert_str_eq(h->software, "weft 0.1.0");
@@ -505,7 +505,7 @@ START_TEST(bad_greetings)
     env.hello = &h;
     const char *bad_name =
         "10.0.0.9:40000: Hello with a bad name, expected 1 to 64 visible characters";
-    h.version = h.version_min = 1;
+    h.version = h.version_min = WEFT_PROTOCOL_VERSION;
     h.lane = WEFT__LANE__LANE_CONTROL;
     expect_refused(&env, WEFT_EPROTOCOL, bad_name);
     h.name = (char *)"two words";
@@ -523,7 +523,7 @@ START_TEST(bad_greetings)
     h.version = 1;
     h.version_min = 2;
     expect_refused(&env, WEFT_EPROTOCOL, "x: Hello with protocol versions 2..1");
-    h.version_min = 1;
+    h.version = h.version_min = WEFT_PROTOCOL_VERSION;
     h.lane = WEFT__LANE__LANE_NONE;
     expect_refused(&env, WEFT_EPROTOCOL, "x: Hello without a lane");
 }

@@ -51,6 +51,7 @@ static struct setup *setup_open(void)
                              .rope_base = 10000,
                              .norm_eps = 1e-5f,
                              .layers = s->layers};
+    m->traits = weft_traits_plain(m);
     m->global[WEFT_ROLE_EMBED] = m->global[WEFT_ROLE_OUTPUT] = f32(8192, 1024);
     m->global[WEFT_ROLE_OUTPUT_NORM] = f32(1, 1024);
     for (int i = 0; i < LAYERS; i++) {

@@ -461,11 +461,23 @@ static float *logits_of(const struct synthetic_shape *shape, const struct wk_tab
 START_TEST(prefill_equals_decoding_across_kv_blocks)
 {
     static const struct synthetic_shape shapes[] = {
-        {2, 96, 6, 2, 16, 320, 77, WEFT_F32, false, true, 21},
-        {2, 64, 3, 1, 40, 288, 50, WEFT_F16, true, false,
-         22}, /* o: pieces of 4 heads of 40, so one of 3 */
-        {2, 128, 4, 4, 32, 544, 100, WEFT_Q8_0, false, false, 23},
-        {2, 64, 8, 2, 8, 288, 33, WEFT_Q4_0, true, false, 24}, /* o: pieces of 4 heads of 8 */
+#define SHAPE(layers, d, heads, kv, head, ffn, v, t, s)                                           \
+    .n_layers = (layers), .dim = (d), .n_heads = (heads), .n_kv_heads = (kv), .head_dim = (head), \
+    .ffn_dim = (ffn), .vocab = (v), .type = WEFT_##t, .seed = (s)
+        {SHAPE(2, 96, 6, 2, 16, 320, 77, F32, 21), .rope_freqs = true},
+        /* o: pieces of 4 heads of 40, so one of 3 */
+        {SHAPE(2, 64, 3, 1, 40, 288, 50, F16, 22), .tied = true},
+        {SHAPE(2, 128, 4, 4, 32, 544, 100, Q8_0, 23)},
+        /* o: pieces of 4 heads of 8 */
+        {SHAPE(2, 64, 8, 2, 8, 288, 33, Q4_0, 24), .tied = true},
+        /* what architectures add: biases, experts, norms behind the halves and of all heads,
+           windows */
+        {SHAPE(2, 96, 6, 2, 16, 544, 50, Q8_0, 25), .arch = "llama", .optional = true},
+        {SHAPE(2, 64, 4, 2, 16, 288, 40, Q4_0, 26), .arch = "qwen2moe", .optional = true,
+         .n_experts = 7, .n_experts_used = 3, .expert_ffn = 544},
+        {SHAPE(2, 96, 6, 2, 16, 320, 33, Q8_0, 27), .arch = "olmo2"},
+        {SHAPE(3, 64, 4, 1, 32, 288, 33, Q4_0, 28), .arch = "gemma3", .window = 70},
+#undef SHAPE
     };
     const struct synthetic_shape *shape = &shapes[_i];
     const struct wk_table *tables[8];
@@ -527,8 +539,7 @@ START_TEST(a_layer_stops_only_at_its_sums)
                                          .v = v,
                                          .heads = heads,
                                          .hidden = hidden,
-                                         .cos = cosines,
-                                         .sin = sines,
+                                         .angles = {{cosines, sines}},
                                          .sum = sum};
     struct weft_layer_weights w;
     ck_assert_int_eq(weft_layer_find(rig.store, 0, &w, NULL), 0);
@@ -541,6 +552,8 @@ START_TEST(a_layer_stops_only_at_its_sums)
         x[i] = (float)(i % 13) - 6;
     const struct weft_segment g = {.rows = N};
     struct weft_layer l = {.model = &rig.m.model,
+                           .arch = weft_arch_find("llama"),
+                           .store = rig.store,
                            .engine = &rig.o.engine,
                            .weights = &w,
                            .buffers = &b,
@@ -588,9 +601,10 @@ static void check_scratch(const struct synthetic_shape *shape, struct wk_pool *p
                      bound = weft_stage_scratch_bound(&m, batch_rows);
             ck_assert_msg(
                 found <= bound,
-                "dim %u, %u heads of %u, ffn %u, vocab %u, type %u, %u rows: %llu, bound %llu",
-                shape->dim, shape->n_heads, shape->head_dim, shape->ffn_dim, shape->vocab,
-                shape->type, batch_rows, (unsigned long long)found, (unsigned long long)bound);
+                "%s: dim %u, %u heads of %u, ffn %u, vocab %u, type %u, %u rows: %llu, bound %llu",
+                shape->arch, shape->dim, shape->n_heads, shape->head_dim, shape->ffn_dim,
+                shape->vocab, shape->type, batch_rows, (unsigned long long)found,
+                (unsigned long long)bound);
         }
     weft_model_done(&m);
 }
@@ -599,6 +613,7 @@ static void check_scratch(const struct synthetic_shape *shape, struct wk_pool *p
 START_TEST(scratch_is_within_the_bound)
 {
     static const uint32_t types[] = {WEFT_F32, WEFT_F16, WEFT_Q8_0, WEFT_Q4_0};
+    static const char *const archs[] = {"llama", "qwen2moe", "gemma3", "olmo2", "qwen3moe", "phi3"};
     uint64_t seed = weft_test_seed();
     struct wk_pool *pool = wk_pool_open(64);
     ck_assert_ptr_nonnull(pool);
@@ -614,7 +629,15 @@ START_TEST(scratch_is_within_the_bound)
             .vocab = 1 + (uint32_t)(weft_test_random(&seed) % 200000),
             .type = types[weft_test_random(&seed) % 4],
             .tied = weft_test_random(&seed) % 2 == 0,
+            .arch = archs[i % (sizeof archs / sizeof archs[0])],
+            .optional = weft_test_random(&seed) % 2 == 0,
         };
+        if (strstr(shape.arch, "moe") != NULL || i % 7 == 0) {
+            shape.arch = i % 7 == 0 ? "llama" : shape.arch;
+            shape.n_experts = 1 + (uint32_t)(weft_test_random(&seed) % 64);
+            shape.n_experts_used = 1 + (uint32_t)(weft_test_random(&seed) % shape.n_experts);
+            shape.expert_ffn = 32 * (1 + (uint32_t)(weft_test_random(&seed) % 64));
+        }
         check_scratch(&shape, pool, 1 + (uint32_t)(weft_test_random(&seed) % WEFT_BATCH_ROWS_MAX));
     }
     wk_pool_close(pool);
@@ -673,7 +696,7 @@ int main(void)
     tcase_add_test(c, overflow_names_layer_and_half);
     tcase_add_test(c, overflow_of_a_total);
     tcase_add_test(c, a_failed_step_leaves_no_trace);
-    tcase_add_loop_test(c, prefill_equals_decoding_across_kv_blocks, 0, 4);
+    tcase_add_loop_test(c, prefill_equals_decoding_across_kv_blocks, 0, 8);
     tcase_add_test(c, pieces_of_o_end_on_blocks);
     tcase_add_test(c, a_layer_stops_only_at_its_sums);
     tcase_add_test(c, scratch_is_within_the_bound);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/model.h"
 #include "coordinator/vocab.h"
 #include "proto/frame.h"
 #include "tests/gguf_writer.h"
@@ -93,9 +94,11 @@ static void save_frame(const char *name, const Weft__Envelope *env, const char *
 static void save_deploy(Weft__Epoch *epoch)
 {
     /* all tensors of a tied model of one layer: vocabulary, width and inner width 8, two heads */
-    static const uint32_t shapes[][3] = {{0, 8, 8},  {1, 1, 8},  {4, 1, 8}, {5, 8, 8},
-                                         {6, 8, 8},  {7, 8, 8},  {8, 8, 8}, {9, 1, 8},
-                                         {10, 8, 8}, {11, 8, 8}, {12, 8, 8}};
+    static const uint32_t shapes[][3] = {
+        {WEFT_ROLE_EMBED, 8, 8},  {WEFT_ROLE_OUTPUT_NORM, 1, 8}, {WEFT_ROLE_ATTN_NORM, 1, 8},
+        {WEFT_ROLE_ATTN_Q, 8, 8}, {WEFT_ROLE_ATTN_K, 8, 8},      {WEFT_ROLE_ATTN_V, 8, 8},
+        {WEFT_ROLE_ATTN_O, 8, 8}, {WEFT_ROLE_FFN_NORM, 1, 8},    {WEFT_ROLE_FFN_GATE, 8, 8},
+        {WEFT_ROLE_FFN_UP, 8, 8}, {WEFT_ROLE_FFN_DOWN, 8, 8}};
     enum { N = sizeof shapes / sizeof shapes[0] };
     Weft__Tensor tensors[N], *list[N];
     for (size_t i = 0; i < N; i++) {
@@ -116,6 +119,11 @@ static void save_deploy(Weft__Epoch *epoch)
     model.rope_base = 10000;
     model.norm_eps = 1e-5f;
     model.tied = true;
+    Weft__Traits traits = WEFT__TRAITS__INIT;
+    traits.embed_scale = traits.residual_scale = traits.logit_scale = traits.attn_scale = 1;
+    traits.rope_factor = traits.rope_magnitude = traits.expert_scale = 1;
+    traits.rope_original = 16;
+    model.traits = &traits;
     model.n_tensors = N;
     model.tensors = list;
     Weft__ShardRun run = WEFT__SHARD_RUN__INIT, *runs[] = {&run};

@@ -50,6 +50,7 @@ endif
 LIBS := -Wl,--as-needed -luv -lnng -lprotobuf-c -lopenblas -lyaml -ljansson -lpcre2-8 -lm -pthread
 # Tests that let allocations of our objects fail define __wrap_malloc and so on.
 WRAP_test_yaml := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
+WRAP_test_grammar := $(WRAP_test_yaml)
 TEST_LIBS := -lcheck -lsubunit -lrt -lm -pthread
 
 # Instruction sets: only these files get -m flags; the table chooses at run time.

@@ -19,6 +19,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int weft_fuzz_frame(const uint8_t *data, size_t size);
 int weft_fuzz_gguf(const uint8_t *data, size_t size);
+int weft_fuzz_grammar(const uint8_t *data, size_t size);
 int weft_fuzz_template(const uint8_t *data, size_t size);
 int weft_fuzz_tokenizer(const uint8_t *data, size_t size);
 int weft_fuzz_yaml(const uint8_t *data, size_t size);

@@ -20,7 +20,8 @@ static const struct {
     const char *name;
     int (*run)(const uint8_t *data, size_t size);
 } fuzzers[] = {
-    {"frame", weft_fuzz_frame},         {"gguf", weft_fuzz_gguf}, {"template", weft_fuzz_template},
+    {"frame", weft_fuzz_frame},         {"gguf", weft_fuzz_gguf},
+    {"grammar", weft_fuzz_grammar},     {"template", weft_fuzz_template},
     {"tokenizer", weft_fuzz_tokenizer}, {"yaml", weft_fuzz_yaml},
 };
 #define N_FUZZERS (sizeof fuzzers / sizeof fuzzers[0])

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/gguf_private.h"
 #include "base/text.h"
 
 #define ALIGNMENT_DEFAULT 32u    /* the format's, where general.alignment is absent */
@@ -18,29 +19,6 @@
 #define KV_BYTES_MIN 14u         /* length 8, key 1, type 4, value 1 */
 #define TENSOR_BYTES_MIN 33u     /* length 8, name 1, dims 4 + 8, type 4, offset 8 */
 #define NAME_SHOWN 200           /* bytes of a key in an error text */
-
-/* Open addressing over names; slot.item is the index + 1, 0 in a free slot. The whole hash is kept,
- * so that a file made of colliding names costs integer compares and not string compares. */
-struct slot {
-    uint64_t hash;
-    uint32_t item;
-};
-
-struct index {
-    struct slot *slots;
-    uint64_t mask; /* slots - 1; at most half of them are used */
-    const void *items;
-    size_t stride; /* bytes of an item; its first member is the name */
-};
-
-struct impl {
-    struct weft_gguf_kv *kvs;
-    struct weft_gguf_tensor *tensors;
-    struct index kv_index, tensor_index;
-};
-
-static_assert(offsetof(struct weft_gguf_kv, key) == 0, "index reads names at offset 0");
-static_assert(offsetof(struct weft_gguf_tensor, name) == 0, "index reads names at offset 0");
 
 /* Where the parser is, and in what, for errors. */
 struct parser {
@@ -301,62 +279,6 @@ static int take_tensor(struct parser *p, struct weft_gguf_tensor *t)
     return 0;
 }
 
-/* ------------------------------------------------------------------ names */
-
-static uint64_t hash_name(const char *s, uint64_t n)
-{
-    uint64_t h = 0xcbf29ce484222325u; /* FNV-1a, 64 bits */
-    for (uint64_t i = 0; i < n; i++)
-        h = (h ^ (uint8_t)s[i]) * 0x100000001b3u;
-    return h;
-}
-
-static int index_init(struct index *x, const void *items, size_t stride, uint64_t n)
-{
-    uint64_t slots = 4;
-    while (slots < 2 * n)
-        slots *= 2;
-    x->slots = calloc((size_t)slots, sizeof *x->slots);
-    x->mask = slots - 1;
-    x->items = items;
-    x->stride = stride;
-    return x->slots != NULL ? 0 : -WEFT_ENOMEM;
-}
-
-/* The slot of the name, or the free one where it belongs. */
-static struct slot *index_find(const struct index *x, const char *name, uint64_t n, uint64_t hash)
-{
-    for (uint64_t i = hash;; i++) {
-        struct slot *slot = &x->slots[i & x->mask];
-        if (slot->item == 0)
-            return slot;
-        if (slot->hash != hash)
-            continue;
-        const char *item = (const char *)x->items + (slot->item - 1) * x->stride;
-        const struct weft_gguf_string *s = (const void *)item;
-        if (s->size == n && memcmp(s->data, name, (size_t)n) == 0)
-            return slot;
-    }
-}
-
-static const void *index_get(const struct index *x, const char *name)
-{
-    size_t n = strlen(name);
-    const struct slot *slot = index_find(x, name, n, hash_name(name, n));
-    return slot->item == 0 ? NULL : (const char *)x->items + (slot->item - 1) * x->stride;
-}
-
-/* False when the name is there already. */
-static bool index_add(struct index *x, const struct weft_gguf_string *name, uint64_t item)
-{
-    uint64_t hash = hash_name(name->data, name->size);
-    struct slot *slot = index_find(x, name->data, name->size, hash);
-    if (slot->item != 0)
-        return false;
-    *slot = (struct slot){.hash = hash, .item = (uint32_t)item + 1};
-    return true;
-}
-
 /* ------------------------------------------------------------------ the file */
 
 static int take_header(struct parser *p, struct weft_gguf *g)
@@ -400,7 +322,7 @@ static int take_header(struct parser *p, struct weft_gguf *g)
     return 0;
 }
 
-static int take_kvs(struct parser *p, struct impl *impl, uint64_t n)
+static int take_kvs(struct parser *p, struct gguf_impl *impl, uint64_t n)
 {
     p->what = "key";
     for (uint64_t i = 0; i < n; i++) {
@@ -410,13 +332,13 @@ static int take_kvs(struct parser *p, struct impl *impl, uint64_t n)
         int r = take_kv(p, &impl->kvs[i]);
         if (r < 0)
             return r;
-        if (!index_add(&impl->kv_index, &impl->kvs[i].key, i))
+        if (!gguf_index_add(&impl->kv_index, &impl->kvs[i].key, i))
             return fail(p, "the key stands twice in the file");
     }
     return 0;
 }
 
-static int take_tensors(struct parser *p, struct impl *impl, uint64_t n)
+static int take_tensors(struct parser *p, struct gguf_impl *impl, uint64_t n)
 {
     p->what = "tensor";
     for (uint64_t i = 0; i < n; i++) {
@@ -426,7 +348,7 @@ static int take_tensors(struct parser *p, struct impl *impl, uint64_t n)
         int r = take_tensor(p, &impl->tensors[i]);
         if (r < 0)
             return r;
-        if (!index_add(&impl->tensor_index, &impl->tensors[i].name, i))
+        if (!gguf_index_add(&impl->tensor_index, &impl->tensors[i].name, i))
             return fail(p, "the tensor stands twice in the file");
     }
     return 0;
@@ -457,7 +379,7 @@ static int compare_offsets(const void *a, const void *b)
 }
 
 /* Makes offsets absolute; each tensor lies aligned inside the file and none in another. */
-static int place_tensors(struct weft_gguf *g, struct impl *impl, weft_err *err)
+static int place_tensors(struct weft_gguf *g, struct gguf_impl *impl, weft_err *err)
 {
     for (uint64_t i = 0; i < g->n_tensors; i++) {
         struct weft_gguf_tensor *t = &impl->tensors[i];
@@ -501,32 +423,15 @@ static int place_tensors(struct weft_gguf *g, struct impl *impl, weft_err *err)
     return r;
 }
 
-static int impl_open(const struct weft_gguf *g, struct impl **ret)
-{
-    struct impl *impl = calloc(1, sizeof *impl);
-    *ret = impl;
-    if (impl == NULL)
-        return -WEFT_ENOMEM;
-    /* + 1: calloc(0) may give NULL. Counts were held against the limits and the file's size. */
-    impl->kvs = calloc((size_t)g->n_kvs + 1, sizeof *impl->kvs);
-    impl->tensors = calloc((size_t)g->n_tensors + 1, sizeof *impl->tensors);
-    if (impl->kvs == NULL || impl->tensors == NULL)
-        return -WEFT_ENOMEM;
-    int r = index_init(&impl->kv_index, impl->kvs, sizeof *impl->kvs, g->n_kvs);
-    return r < 0 ? r
-                 : index_init(&impl->tensor_index, impl->tensors, sizeof *impl->tensors,
-                              g->n_tensors);
-}
-
 int weft_gguf_open(const void *data, uint64_t size, struct weft_gguf *ret, weft_err *err)
 {
     struct parser p = {.data = data, .size = size, .what = "header", .err = err};
     struct weft_gguf g = {.data = data, .size = size, .alignment = ALIGNMENT_DEFAULT};
-    struct impl *impl = NULL;
+    struct gguf_impl *impl = NULL;
     int r = take_header(&p, &g);
     if (r < 0)
         goto out;
-    r = impl_open(&g, &impl);
+    r = gguf_impl_open(g.n_kvs, g.n_tensors, 1, &impl);
     g.impl = impl;
     if (r < 0) {
         r = weft_fail(err, WEFT_ENOMEM, "out of memory for %llu keys and %llu tensors",
@@ -535,6 +440,8 @@ int weft_gguf_open(const void *data, uint64_t size, struct weft_gguf *ret, weft_
     }
     g.kvs = impl->kvs;
     g.tensors = impl->tensors;
+    g.parts = impl->parts;
+    g.n_parts = 1;
     r = take_kvs(&p, impl, g.n_kvs);
     if (r == 0)
         r = take_tensors(&p, impl, g.n_tensors);
@@ -547,6 +454,8 @@ int weft_gguf_open(const void *data, uint64_t size, struct weft_gguf *ret, weft_
     g.data_offset = (p.pos + g.alignment - 1) & ~(uint64_t)(g.alignment - 1);
     if (g.data_offset > size && g.n_tensors == 0)
         g.data_offset = size;
+    impl->parts[0] =
+        (struct weft_gguf_part){.data = data, .size = size, .data_offset = g.data_offset};
     r = place_tensors(&g, impl, err);
 out:
     if (r < 0)
@@ -558,25 +467,6 @@ out:
 
 void weft_gguf_done(struct weft_gguf *g)
 {
-    struct impl *impl = g->impl;
-    if (impl != NULL) {
-        free(impl->kv_index.slots);
-        free(impl->tensor_index.slots);
-        free(impl->kvs);
-        free(impl->tensors);
-        free(impl);
-    }
+    gguf_impl_close(g->impl);
     *g = (struct weft_gguf){0};
-}
-
-/* ------------------------------------------------------------------ look-ups */
-
-const struct weft_gguf_kv *weft_gguf_kv(const struct weft_gguf *g, const char *key)
-{
-    return index_get(&((const struct impl *)g->impl)->kv_index, key);
-}
-
-const struct weft_gguf_tensor *weft_gguf_tensor(const struct weft_gguf *g, const char *name)
-{
-    return index_get(&((const struct impl *)g->impl)->tensor_index, name);
 }

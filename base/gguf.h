@@ -20,6 +20,7 @@
 #define WEFT_GGUF_NAME_MAX 64   /* bytes of a tensor name, as the format says */
 #define WEFT_GGUF_KEY_MAX 65535 /* bytes of a key, as the format says */
 #define WEFT_GGUF_ARRAY_DEPTH_MAX 4
+#define WEFT_GGUF_PARTS_MAX 1024 /* files of a split model; the largest published have some 200 */
 
 /* Value types of the metadata, numbered as in the format. */
 enum weft_gguf_type {
@@ -106,10 +107,20 @@ struct weft_gguf_tensor {
     uint32_t type; /* weft_tensor_type, known to weft_tensor_type_info */
     uint32_t n_dims;
     uint64_t dims[4]; /* dims[0] is the row length (columns); missing ones are 1 */
-    uint64_t offset;  /* from the start of the file */
+    uint32_t part;    /* file it lies in; 0 unless the model is split */
+    uint64_t offset;  /* from the start of that file */
     uint64_t bytes;
 };
 
+/* The bytes of one file. */
+struct weft_gguf_part {
+    const uint8_t *data;
+    uint64_t size;
+    uint64_t data_offset; /* where tensor data starts */
+};
+
+/* A file, or the files of a split model joined: then data, size, version, alignment, data_offset
+ * and the keys are those of the first. */
 struct weft_gguf {
     const uint8_t *data;
     uint64_t size;
@@ -118,8 +129,10 @@ struct weft_gguf {
     uint64_t data_offset;           /* where tensor data starts */
     const struct weft_gguf_kv *kvs; /* n_kvs, in file order */
     uint64_t n_kvs;
-    const struct weft_gguf_tensor *tensors; /* n_tensors, in file order */
+    const struct weft_gguf_tensor *tensors; /* n_tensors, in file order, part after part */
     uint64_t n_tensors;
+    const struct weft_gguf_part *parts; /* [n_parts] */
+    uint32_t n_parts;                   /* 1: a whole file, or one part alone */
     void *impl;
 };
 
@@ -129,6 +142,23 @@ struct weft_gguf {
 int weft_gguf_open(const void *data, uint64_t size, struct weft_gguf *ret,
                    weft_err *err) WEFT_MUST_USE;
 void weft_gguf_done(struct weft_gguf *g); /* accepts zeroed */
+
+/* What the keys split.no, split.count and split.tensors.count say: a whole file (without them, or
+ * with a count of 0 or 1) is number 0 of 1. -WEFT_EMODEL for values out of range. */
+struct weft_gguf_split {
+    uint32_t no, count; /* no from 0, as in the keys */
+    uint32_t tensors;   /* of all parts; not set for a whole file */
+};
+int weft_gguf_split(const struct weft_gguf *g, struct weft_gguf_split *ret,
+                    weft_err *err) WEFT_MUST_USE;
+/* Joins the n > 1 parts of a split model, in their order, to one: keys of the first, tensors of
+ * all. names[n] are what errors call them. Takes the parts (they are zeroed then); on failure the
+ * caller still has them. -WEFT_EMODEL naming the part that is out of place, doubled or of another
+ * model. */
+int weft_gguf_join(struct weft_gguf *parts, const char *const *names, uint32_t n,
+                   struct weft_gguf *ret, weft_err *err) WEFT_MUST_USE;
+/* Where a tensor's bytes begin. */
+const uint8_t *weft_gguf_data(const struct weft_gguf *g, const struct weft_gguf_tensor *t);
 
 /* Look-ups in O(1); NULL when absent. */
 const struct weft_gguf_kv *weft_gguf_kv(const struct weft_gguf *g, const char *key);

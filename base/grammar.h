@@ -45,8 +45,8 @@ void weft_grammar_close(struct weft_grammar *g);
 
 struct weft_grammar_state; /* where a session stands; one per session */
 
-/* Borrows g until close. Gives the state at the start of the text. -WEFT_EUSAGE when no text matches
- * the grammar, -WEFT_ELIMIT, -WEFT_ENOMEM. */
+/* Borrows g until close. Gives the state at the start of the text. -WEFT_EUSAGE when no text
+ * matches the grammar, -WEFT_ELIMIT, -WEFT_ENOMEM. */
 int weft_grammar_state_open(const struct weft_grammar *g, struct weft_grammar_state **ret,
                             weft_err *err) WEFT_MUST_USE;
 void weft_grammar_state_close(struct weft_grammar_state *s);

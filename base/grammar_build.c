@@ -272,7 +272,8 @@ int weft_build_class(struct weft_grammar_builder *b, struct weft_code_range *ran
     const size_t bottom = b->n_stack;
     uint32_t next = 0; /* characters below are done with; CODE_MAX + 1 at the end */
     int r = 0;
-    qsort(ranges, n, sizeof *ranges, compare_range);
+    if (n > 0)
+        qsort(ranges, n, sizeof *ranges, compare_range);
     for (size_t i = 0; i < n && r == 0; i++) {
         uint32_t low = ranges[i].low < next ? next : ranges[i].low, high = ranges[i].high;
         if (low > high)

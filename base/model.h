@@ -72,7 +72,8 @@ struct weft_tensor {
     uint32_t type;   /* weft_tensor_type */
     uint32_t rows;   /* output features, of all experts; 1 for vectors */
     uint32_t cols;   /* row length */
-    uint64_t offset; /* from the start of the file; 0 in a daemon */
+    uint16_t part;   /* file of a split model that it lies in; 0 in a daemon */
+    uint64_t offset; /* from the start of that file; 0 in a daemon */
     uint64_t bytes;  /* 0: the tensor is absent (optional or tied) */
 };
 
@@ -127,11 +128,12 @@ struct weft_model {
 struct weft_traits weft_traits_plain(const struct weft_model *m);
 bool weft_traits_equal(const struct weft_traits *a, const struct weft_traits *b);
 
-/* Reads shape and tensors. The id is a 128-bit hash of the file's header (metadata and tensor
- * table), its size and modification time, and samples of its data: equal ids mean shards need not
+/* Reads shape and tensors. The id is a 128-bit hash of the header (metadata and tensor table), size
+ * and modification time of every file, and of samples of the data: equal ids mean shards need not
  * be sent again. -WEFT_EMODEL (what is malformed or missing), -WEFT_EUNSUPPORTED (architecture or
- * type, with the list of what is supported). `map` may be NULL (then without time). */
-int weft_model_from_gguf(const struct weft_gguf *g, const struct weft_mapping *map,
+ * type, with the list of what is supported). `maps` [g->n_parts] may be NULL (then without time).
+ */
+int weft_model_from_gguf(const struct weft_gguf *g, const struct weft_mapping *maps,
                          struct weft_model *ret, weft_err *err) WEFT_MUST_USE;
 /* The same checks for a model that came over the wire (bytes must equal rows * row size). */
 int weft_model_check(const struct weft_model *m, weft_err *err) WEFT_MUST_USE;
@@ -209,8 +211,9 @@ int weft_shard_parts(const struct weft_model *m, const struct weft_shard_run *ru
 char *weft_shard_name(char *buf, size_t n, const struct weft_shard_run *run, enum weft_role role);
 
 /* Copies bytes [offset, offset + size) of a part, in GGUF layout row after row, out of the mapped
- * file. The caller keeps offset + size <= part->bytes. */
-void weft_shard_read(const struct weft_model *m, const uint8_t *file,
+ * files: all that the model was read from, in their order. The caller keeps offset + size <=
+ * part->bytes. */
+void weft_shard_read(const struct weft_model *m, const struct weft_mapping *files,
                      const struct weft_shard_part *part, uint64_t offset, void *buf, size_t size);
 
 /* Numbers of a KV cache, as on the wire and in kv_names. Q8_0: an f16 scale and a byte for each of

@@ -68,6 +68,16 @@ static int read_head_dim(const struct weft_gguf *g, struct weft_model *m, weft_e
     return 0;
 }
 
+static int check_parts(const struct weft_gguf *g, weft_err *err)
+{
+    struct weft_gguf_split split = {0};
+    int r = weft_gguf_split(g, &split, err);
+    if (r == 0 && split.count != g->n_parts)
+        r = weft_fail(err, WEFT_EMODEL, "the file is part %u of %u, found %u of them", split.no + 1,
+                      split.count, g->n_parts);
+    return r;
+}
+
 /* Keys that change the arithmetic in ways weft does not know, with the values that change nothing.
  * A file with others is refused, never read as if they were not there. */
 static int refuse_unknown(const struct weft_gguf *g, const struct weft_model *m, weft_err *err)
@@ -89,13 +99,7 @@ static int refuse_unknown(const struct weft_gguf *g, const struct weft_model *m,
         {"swin_norm", 0, "norms in other places"},
         {"nextn_predict_layers", 0, "layers that predict several tokens"},
     };
-    uint32_t parts = 0;
-    int r =
-        weft_gguf_kv(g, "split.count") != NULL ? weft_gguf_u32(g, "split.count", &parts, err) : 0;
-    if (r == 0 && parts > 1)
-        r = weft_fail(err, WEFT_EUNSUPPORTED,
-                      "the file is one of %u parts: supported are whole files, merge them first",
-                      parts);
+    int r = 0;
     for (size_t i = 0; r == 0 && i < sizeof unknown / sizeof unknown[0]; i++) {
         const struct weft_gguf_kv *kv = weft_arch_kv(g, m, unknown[i].key);
         float value = 0;
@@ -293,6 +297,7 @@ static int take_tensor(const struct weft_gguf_tensor *t, bool experts, struct we
         .type = t->type,
         .rows = (uint32_t)rows,
         .cols = (uint32_t)t->dims[0],
+        .part = (uint16_t)t->part,
         .offset = t->offset,
         .bytes = t->bytes,
     };
@@ -453,18 +458,21 @@ static uint64_t hash_finish(uint64_t x)
     return x ^ (x >> 33);
 }
 
-static void identify(const struct weft_gguf *g, const struct weft_mapping *map, uint64_t ret_id[2])
+static void identify(const struct weft_gguf *g, const struct weft_mapping *maps, uint64_t ret_id[2])
 {
     struct hash h = {.a = 0x243f6a8885a308d3u, .b = 0x13198a2e03707344u}; /* digits of pi */
-    hash_bytes(&h, g->data, g->data_offset);
-    hash_word(&h, g->size);
-    hash_word(&h, map != NULL ? map->mtime_ns : 0);
+    for (uint32_t i = 0; i < g->n_parts; i++) {
+        hash_bytes(&h, g->parts[i].data, g->parts[i].data_offset);
+        hash_word(&h, g->parts[i].size);
+        hash_word(&h, maps != NULL ? maps[i].mtime_ns : 0);
+    }
     for (uint64_t i = 0; i < g->n_tensors; i++) {
         const struct weft_gguf_tensor *t = &g->tensors[i];
+        const uint8_t *data = weft_gguf_data(g, t);
         uint64_t n = t->bytes < SAMPLE_BYTES ? t->bytes : SAMPLE_BYTES;
-        hash_bytes(&h, g->data + t->offset, n);
-        hash_bytes(&h, g->data + t->offset + (t->bytes - n) / 2, n);
-        hash_bytes(&h, g->data + t->offset + t->bytes - n, n);
+        hash_bytes(&h, data, n);
+        hash_bytes(&h, data + (t->bytes - n) / 2, n);
+        hash_bytes(&h, data + t->bytes - n, n);
     }
     ret_id[0] = hash_finish(h.a);
     ret_id[1] = hash_finish(h.b ^ h.a);
@@ -472,7 +480,7 @@ static void identify(const struct weft_gguf *g, const struct weft_mapping *map, 
 
 /* ------------------------------------------------------------------ the model */
 
-static int read_names(const struct weft_gguf *g, const struct weft_mapping *map,
+static int read_names(const struct weft_gguf *g, const struct weft_mapping *maps,
                       struct weft_model *m, weft_err *err)
 {
     struct weft_gguf_string s = {0};
@@ -487,19 +495,21 @@ static int read_names(const struct weft_gguf *g, const struct weft_mapping *map,
         if (r < 0)
             return r;
     } else {
-        const char *name = map != NULL ? map->name : m->arch;
+        const char *name = maps != NULL ? maps[0].name : m->arch;
         s = (struct weft_gguf_string){.data = name, .size = strlen(name)};
     }
     copy_text(m->name, sizeof m->name, s);
     return 0;
 }
 
-int weft_model_from_gguf(const struct weft_gguf *g, const struct weft_mapping *map,
+int weft_model_from_gguf(const struct weft_gguf *g, const struct weft_mapping *maps,
                          struct weft_model *ret, weft_err *err)
 {
     struct weft_model m = {0};
     bool *used = NULL;
-    int r = read_names(g, map, &m, err);
+    int r = read_names(g, maps, &m, err);
+    if (r == 0)
+        r = check_parts(g, err);
     if (r == 0)
         r = read_shape(g, &m, err);
     if (r < 0)
@@ -529,7 +539,7 @@ int weft_model_from_gguf(const struct weft_gguf *g, const struct weft_mapping *m
     if (r == 0)
         r = refuse_unused(g, &m, used, err);
     if (r == 0)
-        identify(g, map, m.id);
+        identify(g, maps, m.id);
 out:
     free(used);
     if (r < 0)

@@ -231,13 +231,14 @@ int weft_shard_parts(const struct weft_model *m, const struct weft_shard_run *ru
     return 0;
 }
 
-void weft_shard_read(const struct weft_model *m, const uint8_t *file,
+void weft_shard_read(const struct weft_model *m, const struct weft_mapping *files,
                      const struct weft_shard_part *part, uint64_t offset, void *buf, size_t size)
 {
     const struct weft_tensor *t = weft_model_tensor(m, part->role, part->layer);
     uint64_t stride = weft_row_bytes(t->type, t->cols); /* of a row in the file */
     uint64_t row_bytes = weft_row_bytes(t->type, part->n_cols);
-    const uint8_t *src = file + t->offset + part->row * stride + weft_row_bytes(t->type, part->col);
+    const uint8_t *src =
+        files[t->part].data + t->offset + part->row * stride + weft_row_bytes(t->type, part->col);
     uint8_t *dst = buf;
     assert(offset <= part->bytes && size <= part->bytes - offset);
     if (row_bytes == stride) { /* whole rows lie together */

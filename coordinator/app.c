@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "coordinator/model_path.h"
 #include "coordinator/private_daemon.h"
 #include "coordinator/progress.h"
 
@@ -41,16 +42,35 @@ static int load_cluster_file(struct weft_app *app, weft_err *err)
     return r;
 }
 
-int weft_app_load_model(struct weft_app *app, const char *path, weft_err *err)
+int weft_app_open_model(struct weft_app *app, weft_err *err)
 {
-    int r = weft_mapping_open(path, &app->map, err);
+    const struct weft_options *o = app->opt;
+    struct weft_model_name name = {o->model, o->model, NULL};
+    struct weft_str again = {0};
+    if (o->model == NULL && app->file.model == NULL)
+        return weft_fail(err, WEFT_ECONFIG, "no model: set 'model:' in %s or give -m FILE",
+                         o->cluster != NULL ? o->cluster : "a cluster file");
+    if (o->model == NULL)
+        name = (struct weft_model_name){app->file.model_name, app->file.model, NULL};
+    weft_str_addf(&again, "weft %s", weft_command_name(o->command));
+    if (o->cluster != NULL)
+        weft_str_addf(&again, " -f %s", o->cluster);
+    if (o->command != WEFT_CMD_INSPECT) /* its file stands without an option */
+        weft_str_adds(&again, " -m");
+    name.again = again.data != NULL ? again.data : "weft";
+    int r = weft_model_path(&name, app->env, &app->model_path, err);
+    weft_str_done(&again);
+    return r < 0 ? r : weft_model_file_open(app->model_path, &app->model_file, err);
+}
+
+int weft_app_load_model(struct weft_app *app, weft_err *err)
+{
+    int r = weft_app_open_model(app, err);
     if (r < 0)
-        return r; /* names the path already */
-    r = weft_gguf_open(app->map.data, app->map.size, &app->gguf, err);
-    if (r == 0)
-        r = weft_model_from_gguf(&app->gguf, &app->map, &app->model, err);
+        return r;
+    r = weft_model_from_gguf(&app->model_file.gguf, app->model_file.maps, &app->model, err);
     if (r < 0)
-        weft_err_prefix(err, "%s", path);
+        weft_err_prefix(err, "%s", app->model_path);
     app->have_model = r == 0;
     return r;
 }
@@ -62,6 +82,8 @@ static int merge_options(struct weft_app *app, weft_err *err)
     struct weft_cluster_file *f = &app->file;
     if (o->context != 0)
         f->context = o->context;
+    if (o->given.context_shift)
+        f->context_shift = o->context_shift;
     if (o->predict >= 0)
         f->predict = (uint32_t)o->predict;
     if (o->kv != NULL)
@@ -110,12 +132,8 @@ int weft_app_load(struct weft_app *app, bool need_model, weft_err *err)
     if (r < 0)
         return r;
     app->have_file = true;
-    const char *model = o->model != NULL ? o->model : app->file.model;
-    if (need_model && model == NULL)
-        return weft_fail(err, WEFT_ECONFIG, "no model: set 'model:' in %s or give -m FILE",
-                         o->cluster != NULL ? o->cluster : "a cluster file");
     if (need_model) {
-        r = weft_app_load_model(app, model, err);
+        r = weft_app_load_model(app, err);
         if (r < 0)
             return r;
     }
@@ -147,7 +165,7 @@ static void deploy(struct weft_app *app)
 {
     const struct weft_deployment d = {
         .model = &app->model,
-        .file = app->map.data,
+        .files = app->model_file.maps,
         .plan = &app->plan,
         .context = app->file.context,
         .sessions = app->file.sessions,
@@ -338,7 +356,7 @@ void weft_app_done(struct weft_app *app)
     weft_app_leave_cluster(app);
     if (app->have_model)
         weft_model_done(&app->model);
-    weft_gguf_done(&app->gguf);
-    weft_mapping_close(&app->map);
+    weft_model_file_close(&app->model_file);
+    free(app->model_path);
     weft_cluster_file_done(&app->file);
 }

@@ -5,6 +5,7 @@
 #ifndef WEFT_COORDINATOR_APP_H
 #define WEFT_COORDINATOR_APP_H
 
+#include "base/model_file.h"
 #include "coordinator/cluster.h"
 #include "coordinator/options.h"
 #include "coordinator/template.h"
@@ -15,6 +16,7 @@ struct weft_app_uv; /* main.c */
 
 struct weft_app {
     const struct weft_options *opt;
+    const char *(*env)(const char *name); /* variables of the environment */
     struct weft_io *io;
     struct weft_output *out; /* stdout through a thread: a slow reader never stops heartbeats */
     bool out_tty, err_tty, colour;
@@ -35,8 +37,8 @@ struct weft_app {
     /* set by weft_app_open_cluster: */
     struct weft_cluster_file file;
     bool have_file;
-    struct weft_mapping map;
-    struct weft_gguf gguf;
+    char *model_path; /* of the model that was found; a split one: of the part that was named */
+    struct weft_model_file model_file;
     struct weft_model model;
     bool have_model;
     struct weft_cluster *cluster;
@@ -59,8 +61,11 @@ int weft_app_fail(struct weft_app *app, const weft_err *err);
 enum weft_app_depth { WEFT_APP_LOOK, WEFT_APP_PLAN, WEFT_APP_DEPLOY };
 int weft_app_load(struct weft_app *app, bool need_model,
                   weft_err *err) WEFT_MUST_USE; /* files only */
-/* Sets app->map, gguf and model, which weft_app_done frees; the error names the file. */
-int weft_app_load_model(struct weft_app *app, const char *path, weft_err *err) WEFT_MUST_USE;
+/* Finds the model that options or cluster file name (coordinator/model_path.h) and opens its files:
+ * sets app->model_path and model_file, which weft_app_done frees. The error names the file. */
+int weft_app_open_model(struct weft_app *app, weft_err *err) WEFT_MUST_USE;
+/* That, and app->model. */
+int weft_app_load_model(struct weft_app *app, weft_err *err) WEFT_MUST_USE;
 void weft_app_open_cluster(struct weft_app *app, enum weft_app_depth depth, weft_done_fn *opened);
 /* Releases the cluster and then stops the loop with `code`. */
 void weft_app_close_cluster(struct weft_app *app, int code);

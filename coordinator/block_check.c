@@ -14,7 +14,7 @@
 
 /* Where the reading of a file stands. */
 struct reading {
-    const struct weft_mapping *map;
+    const struct weft_mapping *maps;
     struct weft_progress *progress;
     struct weft_io *io;
     uint64_t total_bytes;
@@ -38,6 +38,7 @@ static void note(struct weft_block_check *c, const struct weft_gguf_tensor *t, u
 static void read_tensor(struct reading *r, const struct weft_gguf_tensor *t)
 {
     struct weft_block_check *c = r->ret;
+    const struct weft_mapping *map = &r->maps[t->part];
     const uint64_t block_bytes = weft_tensor_type_info(t->type)->block_bytes;
     const uint64_t n_blocks = t->bytes / block_bytes, piece = PIECE_BYTES / block_bytes;
     for (uint64_t first = 0; first < n_blocks; first += piece) {
@@ -45,9 +46,8 @@ static void read_tensor(struct reading *r, const struct weft_gguf_tensor *t)
         const uint64_t n = n_blocks - first < piece ? n_blocks - first : piece;
         const uint64_t offset = t->offset + first * block_bytes, size = n * block_bytes;
         const size_t room = WEFT_BAD_BLOCKS_SHOWN - c->n_shown;
-        weft_mapping_fetch(r->map, offset + size, PIECE_BYTES);
-        const uint64_t bad =
-            weft_tensor_check_blocks(t->type, r->map->data + offset, n, faults, room);
+        weft_mapping_fetch(map, offset + size, PIECE_BYTES);
+        const uint64_t bad = weft_tensor_check_blocks(t->type, map->data + offset, n, faults, room);
         for (uint64_t i = 0; i < bad && i < room; i++)
             note(c, t, first, &faults[i]);
         c->bad_blocks += bad;
@@ -58,11 +58,11 @@ static void read_tensor(struct reading *r, const struct weft_gguf_tensor *t)
     c->tensors++;
 }
 
-void weft_block_check(const struct weft_mapping *map, const struct weft_gguf *g,
-                      struct weft_progress *progress, struct weft_io *io,
-                      struct weft_block_check *ret)
+void weft_block_check(const struct weft_model_file *file, struct weft_progress *progress,
+                      struct weft_io *io, struct weft_block_check *ret)
 {
-    struct reading r = {.map = map, .progress = progress, .io = io, .ret = ret};
+    const struct weft_gguf *g = &file->gguf;
+    struct reading r = {.maps = file->maps, .progress = progress, .io = io, .ret = ret};
     *ret = (struct weft_block_check){0};
     for (uint64_t i = 0; i < g->n_tensors; i++)
         if (weft_tensor_checkable(g->tensors[i].type))

@@ -5,7 +5,7 @@
 #ifndef WEFT_COORDINATOR_BLOCK_CHECK_H
 #define WEFT_COORDINATOR_BLOCK_CHECK_H
 
-#include "base/gguf.h"
+#include "base/model_file.h"
 #include "base/text.h"
 #include "coordinator/progress.h"
 #include "proto/io.h"
@@ -27,11 +27,10 @@ struct weft_block_check {
     uint64_t unknown[WEFT_TENSOR_TYPE_COUNT]; /* tensors not looked at, by type */
 };
 
-/* Reads all tensors of the mapped file from front to back. progress may be NULL; io tells it the
+/* Reads all tensors of the mapped files from front to back. progress may be NULL; io tells it the
  * time. */
-void weft_block_check(const struct weft_mapping *map, const struct weft_gguf *g,
-                      struct weft_progress *progress, struct weft_io *io,
-                      struct weft_block_check *ret);
+void weft_block_check(const struct weft_model_file *file, struct weft_progress *progress,
+                      struct weft_io *io, struct weft_block_check *ret);
 /* -WEFT_EMODEL when there are bad blocks: how many, and the first. */
 int weft_block_check_error(const struct weft_block_check *c, weft_err *err) WEFT_MUST_USE;
 void weft_block_check_text(const struct weft_block_check *c, struct weft_str *out);

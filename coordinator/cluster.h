@@ -77,9 +77,9 @@ void weft_cluster_facts(const struct weft_cluster *c, uint32_t device,
                         struct weft_device_facts *ret);
 
 struct weft_deployment {
-    const struct weft_model *model; /* borrowed until the cluster is closed */
-    const uint8_t *file;            /* the mapped GGUF, as long */
-    const struct weft_plan *plan;   /* copied */
+    const struct weft_model *model;   /* borrowed until the cluster is closed */
+    const struct weft_mapping *files; /* what the model was read from, as long */
+    const struct weft_plan *plan;     /* copied */
     uint32_t context, sessions, batch_rows;
     enum weft_kv kv;
     bool gemm_weft;

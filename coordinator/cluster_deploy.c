@@ -174,7 +174,7 @@ static int send_piece(struct device *d, uint8_t *buffer, size_t *ret_size)
     const struct weft_shard_part *part = &l->parts[l->part];
     uint64_t left = part->bytes - l->offset;
     size_t size = left < WEFT_PAYLOAD_MAX ? (size_t)left : WEFT_PAYLOAD_MAX;
-    weft_shard_read(c->deployment.model, c->deployment.file, part, l->offset, buffer, size);
+    weft_shard_read(c->deployment.model, c->deployment.files, part, l->offset, buffer, size);
     Weft__Shard shard = WEFT__SHARD__INIT;
     Weft__ShardRun run = WEFT__SHARD_RUN__INIT;
     Weft__Envelope env = WEFT__ENVELOPE__INIT;

@@ -55,6 +55,7 @@ struct raw_pins {
 struct raw_file {
     char *model, *system;
     uint32_t context, sessions, predict, batch_rows;
+    bool context_shift;
     int goal, kv, gemm;
     struct weft_sampling_options sampling;
     struct weft_yaml_list devices; /* struct raw_device */
@@ -184,6 +185,7 @@ static const struct weft_yaml_field file_fields[] = {
      AT(raw_file, context),
      .min = 0,
      .max = WEFT_CONTEXT_MAX},
+    {.key = "context_shift", .kind = WEFT_YAML_BOOL, AT(raw_file, context_shift)},
     {.key = "sessions",
      .kind = WEFT_YAML_U32,
      AT(raw_file, sessions),
@@ -403,6 +405,7 @@ static int take_file(struct weft_yaml_doc *doc, const char *path, const struct r
         .doc = doc,
         .path = weft_arena_strdup(arena, path),
         .context = raw->context,
+        .context_shift = raw->context_shift,
         .sessions = raw->sessions,
         .predict = raw->predict,
         .batch_rows = raw->batch_rows,
@@ -412,6 +415,7 @@ static int take_file(struct weft_yaml_doc *doc, const char *path, const struct r
         .system = raw->system != NULL && raw->system[0] != '\0' ? raw->system : NULL,
         .sampling = raw->sampling,
     };
+    f->model_name = raw->model;
     if (raw->model != NULL)
         f->model = resolve(arena, path, raw->model);
     if (f->path == NULL || (raw->model != NULL && f->model == NULL))

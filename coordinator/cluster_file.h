@@ -29,7 +29,9 @@ struct weft_cluster_file {
     struct weft_yaml_doc *doc; /* owns all strings below */
     char *path;
     char *model;         /* absolute or relative to the working directory; NULL: not set */
+    char *model_name;    /* the same as written: may be a name of WEFT_MODELS */
     uint32_t context;    /* 0: the model's own, at most 4096 */
+    bool context_shift;  /* drop the oldest turns of a conversation that grows longer */
     uint32_t sessions;   /* 1 */
     uint32_t predict;    /* tokens of an answer at most; 0: up to the context */
     uint32_t batch_rows; /* 64 */

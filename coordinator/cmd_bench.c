@@ -198,7 +198,7 @@ static void describe_plan(struct bench *b)
 static void describe_model(struct bench *b)
 {
     const struct weft_app *app = b->app;
-    const struct weft_gguf *g = &app->gguf;
+    const struct weft_gguf *g = &app->model_file.gguf;
     uint64_t bytes[WEFT_TENSOR_TYPE_COUNT] = {0};
     uint32_t most = 0;
     for (uint64_t i = 0; i < g->n_tensors; i++) {

@@ -53,6 +53,16 @@ static void on_text(void *arg, const char *data, size_t n)
     ch->newline = data[n - 1] == '\n';
 }
 
+static void on_shift(void *arg, uint32_t turns, uint32_t kept)
+{
+    struct chat *ch = arg;
+    struct weft_str text = {0};
+    weft_figures_shift(ch->app, turns, kept, &text);
+    fprintf(stderr, "%s%s", ch->app->err_tty && !ch->newline ? "\n" : "",
+            text.data != NULL ? text.data : "");
+    weft_str_done(&text);
+}
+
 static void on_done(void *arg, const weft_err *err, enum weft_finish finish)
 {
     struct chat *ch = arg;
@@ -72,8 +82,9 @@ static void on_done(void *arg, const weft_err *err, enum weft_finish finish)
         return;
     }
     if (finish == WEFT_FINISH_CONTEXT)
-        fprintf(stderr, "(the context of %u positions is full: /reset starts anew)\n",
-                app->file.context);
+        fprintf(stderr, "(the context of %u positions is full: %s)\n", app->file.context,
+                app->file.context_shift ? "this turn alone fills it, the answer was cut"
+                                        : "/reset starts anew, --context-shift drops old turns");
     weft_cluster_stats(app->cluster, on_stats, ch);
 }
 
@@ -106,7 +117,10 @@ static void on_line(struct weft_app *app, const char *text, size_t n)
         weft_conversation_answer(ch->conversation, &err) < 0) {
         (void)weft_app_fail(app, &err); /* the chat goes on */
         if (err.code == WEFT_ECONTEXT)
-            fputs("(a shorter line, or /reset, which forgets what was said, may do)\n", stderr);
+            fprintf(stderr, "(a shorter line%s may do)\n",
+                    app->file.context_shift
+                        ? ""
+                        : ", /reset, which forgets what was said, or --context-shift");
         ask(ch);
     }
 }
@@ -144,7 +158,8 @@ static void on_open(void *arg, const weft_err *err)
     ask(ch);
 }
 
-static const struct weft_conversation_events events = {.text = on_text, .done = on_done};
+static const struct weft_conversation_events events = {
+    .text = on_text, .shifted = on_shift, .done = on_done};
 
 int weft_cmd_chat(struct weft_app *app)
 {

@@ -40,10 +40,10 @@ static int check(struct weft_app *app, struct weft_str *report, weft_err *err)
     app->have_file = true;
     if (o->plan != NULL)
         r = weft_cluster_file_plan(&app->file, o->plan, report, err);
-    const char *model = o->model != NULL ? o->model : app->file.model;
-    if (r == 0 && model != NULL)
-        r = weft_app_load_model(app, model, err);
-    if (r == 0 && model != NULL)
+    const bool named = o->model != NULL || app->file.model != NULL;
+    if (r == 0 && named)
+        r = weft_app_load_model(app, err);
+    if (r == 0 && named)
         r = check_against_model(app, err);
     return r;
 }

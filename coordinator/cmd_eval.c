@@ -251,7 +251,7 @@ static int prepare(struct eval *e, weft_err *err)
     size_t n = 0;
     int r = weft_input_file(app->opt->file, &text, err);
     if (r == 0)
-        r = weft_tokenizer_open(&app->gguf, &tokenizer, err);
+        r = weft_tokenizer_open(&app->model_file.gguf, &tokenizer, err);
     if (r == 0)
         r = weft_tokenizer_encode(tokenizer, text.size > 0 ? text.data : "", text.size,
                                   WEFT_ENCODE_BOS, &e->ids, &n, err);

@@ -30,8 +30,9 @@ struct special {
 
 struct facts {
     const char *path;
-    const struct weft_mapping *map;
-    const struct weft_gguf *g;
+    const struct weft_model_file *file;
+    const struct weft_gguf *g; /* its keys and tensors */
+    uint64_t bytes;            /* of all its parts */
     char arch[ARCH_MAX], name[WEFT_QUOTE_SIZE];
     bool runs;
     const struct weft_model *model; /* when it does */
@@ -165,23 +166,18 @@ static void gather_template(struct facts *f)
 static int gather(struct weft_app *app, struct facts *f, weft_err *err)
 {
     struct weft_gguf_string text;
-    const char *path = app->opt->model;
-    int r = weft_mapping_open(path, &app->map, err);
+    int r = weft_app_open_model(app, err);
     if (r < 0)
-        return r; /* names the path already */
-    r = weft_gguf_open(app->map.data, app->map.size, &app->gguf, err);
-    if (r < 0) {
-        weft_err_prefix(err, "%s", path);
         return r;
-    }
-    f->path = path;
-    f->map = &app->map;
-    f->g = &app->gguf;
+    f->path = app->model_path;
+    f->file = &app->model_file;
+    f->g = &f->file->gguf;
+    f->bytes = weft_model_file_bytes(f->file);
     if (weft_gguf_str(f->g, "general.architecture", &text, NULL) == 0)
         copy_printable(f->arch, sizeof f->arch, text);
     if (weft_gguf_str(f->g, "general.name", &text, NULL) == 0)
         copy_printable(f->name, sizeof f->name, text);
-    f->runs = weft_model_from_gguf(f->g, f->map, &app->model, &f->why) == 0;
+    f->runs = weft_model_from_gguf(f->g, f->file->maps, &app->model, &f->why) == 0;
     app->have_model = f->runs;
     f->model = f->runs ? &app->model : NULL;
     if (f->g->n_tensors == 0) {
@@ -195,7 +191,7 @@ static int gather(struct weft_app *app, struct facts *f, weft_err *err)
     /* Malformed counts as much as what is no GGUF: scripts should see it. */
     if (!f->runs && f->g->n_tensors > 0 && f->why.code == WEFT_EMODEL) {
         *err = f->why;
-        weft_err_prefix(err, "%s", path);
+        weft_err_prefix(err, "%s", f->path);
         return -WEFT_EMODEL;
     }
     return 0;
@@ -205,7 +201,7 @@ static int gather(struct weft_app *app, struct facts *f, weft_err *err)
 static int check(struct weft_app *app, struct facts *f, weft_err *err)
 {
     struct weft_progress *progress = weft_progress_open(app->err_tty, 1);
-    weft_block_check(f->map, f->g, progress, app->io, &f->check);
+    weft_block_check(f->file, progress, app->io, &f->check);
     weft_progress_close(progress);
     f->checked = true;
     int r = weft_block_check_error(&f->check, err);
@@ -334,11 +330,36 @@ static void text_tokenizer(const struct facts *f, struct weft_str *out)
         weft_str_addf(out, "  cannot run  %s\n", f->tokenizer_why.text);
 }
 
+/* Tensors that lie in a part. */
+static uint64_t part_tensors(const struct weft_gguf *g, uint32_t part)
+{
+    uint64_t n = 0;
+    for (uint64_t i = 0; i < g->n_tensors; i++)
+        n += g->tensors[i].part == part;
+    return n;
+}
+
+static void text_parts(const struct facts *f, struct weft_str *out)
+{
+    char size[32];
+    for (uint32_t i = 0; i < f->g->n_parts; i++) {
+        const uint64_t n = part_tensors(f->g, i);
+        weft_str_addf(out, "  part %-6u %s, %s, %llu tensor%s\n", i + 1, f->file->maps[i].name,
+                      weft_format_size(size, sizeof size, f->file->maps[i].size),
+                      (unsigned long long)n, n == 1 ? "" : "s");
+    }
+}
+
 static void text_facts(const struct facts *f, struct weft_str *out)
 {
     char size[32];
-    weft_str_addf(out, "file          %s: GGUF version %u, %s\n", f->path, f->g->version,
-                  weft_format_size(size, sizeof size, f->map->size));
+    weft_str_addf(out, "file          %s: GGUF version %u, %s", f->path, f->g->version,
+                  weft_format_size(size, sizeof size, f->bytes));
+    if (f->g->n_parts > 1)
+        weft_str_addf(out, " in %u parts", f->g->n_parts);
+    weft_str_adds(out, "\n");
+    if (f->g->n_parts > 1)
+        text_parts(f, out);
     if (f->name[0] != '\0')
         weft_str_addf(out, "name          %s\n", f->name);
     weft_str_addf(out, "architecture  %s\n", f->arch[0] != '\0' ? f->arch : "not named");
@@ -393,13 +414,27 @@ static void json_tokenizer(const struct facts *f, struct weft_str *out)
     weft_str_adds(out, "}}");
 }
 
+/* One item for a whole file. */
+static void json_parts(const struct facts *f, struct weft_str *out)
+{
+    for (uint32_t i = 0; i < f->g->n_parts; i++) {
+        weft_str_adds(out, i == 0 ? "\"parts\": [{" : ", {");
+        json_text("file", f->file->maps[i].name, out);
+        weft_str_addf(out, "\"bytes\": %llu, \"tensors\": %llu}",
+                      (unsigned long long)f->file->maps[i].size,
+                      (unsigned long long)part_tensors(f->g, i));
+    }
+    weft_str_adds(out, "], ");
+}
+
 static void json_facts(const struct facts *f, struct weft_str *out)
 {
     const char *between = "";
     weft_str_adds(out, "{");
     json_text("file", f->path, out);
     weft_str_addf(out, "\"gguf_version\": %u, \"file_bytes\": %llu, ", f->g->version,
-                  (unsigned long long)f->map->size);
+                  (unsigned long long)f->bytes);
+    json_parts(f, out);
     json_text("name", f->name, out);
     json_text("architecture", f->arch, out);
     weft_str_addf(out, "\"runs\": %s, ", f->runs && f->tokenizer_runs ? "true" : "false");

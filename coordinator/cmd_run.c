@@ -53,6 +53,16 @@ static void on_text(void *arg, const char *data, size_t n)
     }
 }
 
+static void on_shift(void *arg, uint32_t turns, uint32_t kept)
+{
+    struct run *r = arg;
+    struct weft_str text = {0};
+    weft_figures_shift(r->app, turns, kept, &text);
+    fprintf(stderr, "%s%s", r->app->err_tty && !r->newline ? "\n" : "",
+            text.data != NULL ? text.data : "");
+    weft_str_done(&text);
+}
+
 static void on_done(void *arg, const weft_err *err, enum weft_finish finish)
 {
     struct run *r = arg;
@@ -67,8 +77,8 @@ static void on_done(void *arg, const weft_err *err, enum weft_finish finish)
     }
     r->finish = finish;
     if (finish == WEFT_FINISH_CONTEXT && !app->opt->json)
-        fprintf(stderr, "weft: the context of %u positions is full: the answer was cut\n",
-                app->file.context);
+        fprintf(stderr, "weft: the context of %u positions is full: the answer was cut%s\n",
+                app->file.context, app->file.context < app->model.context_max ? "; raise -c" : "");
     weft_cluster_stats(app->cluster, on_stats, r);
 }
 
@@ -88,7 +98,8 @@ static void on_open(void *arg, const weft_err *err)
         fail(r, &why);
 }
 
-static const struct weft_conversation_events events = {.text = on_text, .done = on_done};
+static const struct weft_conversation_events events = {
+    .text = on_text, .shifted = on_shift, .done = on_done};
 
 int weft_cmd_run(struct weft_app *app)
 {

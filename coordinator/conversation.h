@@ -15,6 +15,9 @@ struct weft_conversation;
 
 struct weft_conversation_events {
     void (*text)(void *arg, const char *data, size_t n); /* whole UTF-8 characters */
+    /* With context_shift: the oldest turns, or (turns 0) the oldest tokens of raw text were
+     * dropped, also in the midst of an answer, which then goes on; kept: tokens that are left. */
+    void (*shifted)(void *arg, uint32_t turns, uint32_t kept);
     void (*done)(void *arg, const weft_err *err, enum weft_finish finish);
 };
 
@@ -26,8 +29,9 @@ int weft_conversation_open(struct weft_app *app, bool raw,
 void weft_conversation_close(
     struct weft_conversation *c); /* accepts NULL; the session is the cluster's */
 
-/* Adds what the person says and makes the tokens: -WEFT_ECONTEXT when they do not fit (nothing is
- * added then), -WEFT_EUSAGE for text that is no UTF-8. Needs no cluster. */
+/* Adds what the person says and makes the tokens: -WEFT_ECONTEXT when they do not fit, with
+ * context_shift also alone (nothing is added or dropped then), -WEFT_EUSAGE for text that is no
+ * UTF-8. Needs no cluster. */
 int weft_conversation_say(struct weft_conversation *c, const char *text, size_t n,
                           weft_err *err) WEFT_MUST_USE;
 /* Starts the answer to what was said last; opens the session at first. `done` follows. */
@@ -38,7 +42,8 @@ void weft_conversation_reset(struct weft_conversation *c);
 bool weft_conversation_busy(const struct weft_conversation *c);
 
 struct weft_conversation_figures {
-    uint32_t prompt_tokens; /* computed in the last turn, after what KV already held */
+    uint32_t prompt_tokens; /* computed in the last turn, after what KV already held; those that
+                               shifts of the context had computed again count too */
     uint32_t kept_tokens;
     uint32_t answer_tokens;
     uint64_t prompt_ns, answer_ns;

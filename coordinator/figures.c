@@ -3,6 +3,7 @@
  */
 #include "coordinator/figures.h"
 
+#include <stdio.h>
 #include <string.h>
 
 const char *weft_finish_name(enum weft_finish finish)
@@ -53,6 +54,17 @@ void weft_figures_text(const struct weft_app *app, const struct weft_conversatio
                       (double)(rp[i].wait_ns - b.wait_ns) * 1e-6 / rows);
     }
     weft_str_addf(out, " ms/token · %s/token\n", weft_format_size(size, sizeof size, bytes / rows));
+}
+
+void weft_figures_shift(const struct weft_app *app, uint32_t turns, uint32_t kept,
+                        struct weft_str *out)
+{
+    char what[48] = "older half";
+    if (turns > 0)
+        snprintf(what, sizeof what, turns == 1 ? "oldest turn" : "%u oldest turns", turns);
+    weft_str_addf(out,
+                  "(the context of %u positions is full: dropped the %s, %u tokens are left)\n",
+                  app->file.context, what, kept);
 }
 
 void weft_figures_json(const struct weft_app *app, const struct weft_conversation_figures *f,

@@ -14,6 +14,9 @@ void weft_figures_text(const struct weft_app *app, const struct weft_conversatio
 void weft_figures_json(const struct weft_app *app, const struct weft_conversation_figures *f,
                        const char *text, size_t size, enum weft_finish finish,
                        struct weft_str *out);
+/* One line about a shift of the context, for stderr; see struct weft_conversation_events. */
+void weft_figures_shift(const struct weft_app *app, uint32_t turns, uint32_t kept,
+                        struct weft_str *out);
 /* "stop", "length", "context"; "none". */
 const char *weft_finish_name(enum weft_finish finish);
 

@@ -192,13 +192,12 @@ static int add_values(struct weft_schema *c, const json_t *schema, struct weft_s
     const char *key;
     size_t i, n = 0;
     int r = 0;
-    json_object_foreach(
-        (json_t *)schema, key,
-        value) if (strcmp(key, "const") != 0 && strcmp(key, "enum") != 0 &&
-                   strcmp(key, "type") != 0 &&
-                   !weft_schema_is_note(
-                       key)) return weft_schema_refuse(c, WEFT_EUNSUPPORTED, "'%s' beside '%s'",
-                                                       key, constant != NULL ? "const" : "enum");
+    json_object_foreach ((json_t *)schema, key, value) {
+        if (strcmp(key, "const") != 0 && strcmp(key, "enum") != 0 && strcmp(key, "type") != 0 &&
+            !weft_schema_is_note(key))
+            return weft_schema_refuse(c, WEFT_EUNSUPPORTED, "'%s' beside '%s'", key,
+                                      constant != NULL ? "const" : "enum");
+    }
     if (values != NULL && !json_is_array(values))
         return weft_schema_refuse(c, WEFT_EUSAGE, "'enum' is no array");
     if (constant != NULL && values == NULL) {
@@ -206,8 +205,7 @@ static int add_values(struct weft_schema *c, const json_t *schema, struct weft_s
             return add_constant(c, constant, body);
         return weft_schema_refuse(c, WEFT_EUSAGE, "'const' is not of its 'type'");
     }
-    json_array_foreach(values, i, value)
-    {
+    json_array_foreach (values, i, value) {
         if (!type_allows(schema, value) || (constant != NULL && !json_equal(constant, value)))
             continue;
         weft_str_adds(body, n++ > 0 ? " | " : "");
@@ -283,8 +281,7 @@ static int check_keys(struct weft_schema *c, const json_t *schema, unsigned *ret
     json_t *value;
     char quoted[WEFT_QUOTE_SIZE];
     *ret_types = 0;
-    json_object_foreach((json_t *)schema, key, value)
-    {
+    json_object_foreach ((json_t *)schema, key, value) {
         bool known =
             weft_schema_is_note(key) || (strcmp(key, "uniqueItems") == 0 && json_is_false(value));
         for (size_t i = 0; rest[i] != NULL; i++)
@@ -345,7 +342,9 @@ static int add_choice(struct weft_schema *c, const json_t *schema, const char *k
         return r;
     if (!json_is_array(branches) || json_array_size(branches) == 0)
         return weft_schema_refuse(c, WEFT_EUSAGE, "'%s' is no list of schemas", key);
-    json_object_foreach(base, other, value) alone &= weft_schema_is_note(other);
+    json_object_foreach (base, other, value) {
+        alone &= weft_schema_is_note(other);
+    }
     for (size_t i = 0; i < json_array_size(branches); i++) {
         const json_t *branch = json_array_get(branches, i);
         char step[32];
@@ -387,9 +386,10 @@ static int lone_part(struct weft_schema *c, const json_t *schema, const json_t *
     const char *key;
     json_t *value, *target = NULL;
     *ret = NULL;
-    json_object_foreach((json_t *)schema, key, value) if (!weft_schema_is_note(key) &&
-                                                          strcmp(key, "$ref") != 0 &&
-                                                          strcmp(key, "allOf") != 0) return 0;
+    json_object_foreach ((json_t *)schema, key, value) {
+        if (!weft_schema_is_note(key) && strcmp(key, "$ref") != 0 && strcmp(key, "allOf") != 0)
+            return 0;
+    }
     if (parts == NULL && json_is_string(ref)) {
         int r = weft_schema_resolve(c, json_string_value(ref), &target);
         *ret = target;

@@ -119,8 +119,7 @@ static int merge_properties(struct weft_schema *c, const char *key, json_t *a, j
         return weft_schema_refuse(c, WEFT_EUSAGE, "found 'properties' that is no object");
     json_t *all = json_copy(a);
     int r = all == NULL ? no_memory(c) : 0;
-    json_object_foreach(b, name, value)
-    {
+    json_object_foreach (b, name, value) {
         json_t *old = json_object_get(all, name), *merged = NULL;
         if (r == 0 && old != NULL) {
             r = both(c, name, old, value, &merged);
@@ -138,7 +137,10 @@ static bool contains(const json_t *array, const json_t *value)
 {
     size_t i;
     json_t *item;
-    json_array_foreach((json_t *)array, i, item) if (json_equal(item, (json_t *)value)) return true;
+    json_array_foreach ((json_t *)array, i, item) {
+        if (json_equal(item, (json_t *)value))
+            return true;
+    }
     return false;
 }
 
@@ -153,8 +155,10 @@ static int merge_required(struct weft_schema *c, const char *key, json_t *a, jso
     *ret = json_copy(a);
     if (*ret == NULL)
         return no_memory(c);
-    json_array_foreach(b, i, name) if (!contains(*ret, name) &&
-                                       json_array_append(*ret, name) != 0) return no_memory(c);
+    json_array_foreach (b, i, name) {
+        if (!contains(*ret, name) && json_array_append(*ret, name) != 0)
+            return no_memory(c);
+    }
     return 0;
 }
 
@@ -199,8 +203,10 @@ static int merge_enum(struct weft_schema *c, const char *key, json_t *a, json_t 
     *ret = json_array();
     if (*ret == NULL)
         return no_memory(c);
-    json_array_foreach(a, i, value) if (contains(b, value) &&
-                                        json_array_append(*ret, value) != 0) return no_memory(c);
+    json_array_foreach (a, i, value) {
+        if (contains(b, value) && json_array_append(*ret, value) != 0)
+            return no_memory(c);
+    }
     if (json_array_size(*ret) == 0)
         return weft_schema_refuse(c, WEFT_EUSAGE, "no value is left that all of '%s' allow", key);
     return 0;
@@ -252,13 +258,12 @@ static int check_additional(struct weft_schema *c, const json_t *a, const json_t
     json_t *value;
     if (json_object_get(a, "additionalProperties") == NULL)
         return 0;
-    json_object_foreach(
-        json_object_get(b, "properties"), name,
-        value) if (json_object_get(json_object_get(a, "properties"), name) ==
-                   NULL) return weft_schema_refuse(c, WEFT_EUNSUPPORTED,
-                                                   "'additionalProperties' beside the properties "
-                                                   "of another schema "
-                                                   "of allOf");
+    json_object_foreach (json_object_get(b, "properties"), name, value) {
+        if (json_object_get(json_object_get(a, "properties"), name) == NULL)
+            return weft_schema_refuse(c, WEFT_EUNSUPPORTED,
+                                      "'additionalProperties' beside the properties of another "
+                                      "schema of allOf");
+    }
     return 0;
 }
 
@@ -276,11 +281,10 @@ static int merge_flat(struct weft_schema *c, json_t *a, json_t *b, json_t **ret)
     int r = check_additional(c, a, b);
     if (r == 0)
         r = check_additional(c, b, a);
-    json_t *all = json_copy(a);
+    json_t *all = r == 0 ? json_copy(a) : NULL;
     if (r < 0 || (r = weft_schema_keep(c, all)) < 0)
         return r;
-    json_object_foreach(b, key, value)
-    {
+    json_object_foreach (b, key, value) {
         json_t *old = json_object_get(all, key), *merged = NULL;
         size_t i = 0;
         while (merges[i].key != NULL && strcmp(merges[i].key, key) != 0)
@@ -315,7 +319,7 @@ static int merge_into(struct weft_schema *c, const json_t *part, unsigned depth,
 static int flatten(struct weft_schema *c, const json_t *schema, unsigned depth, json_t **ret)
 {
     size_t i;
-    json_t *part, *all = NULL, *rest = NULL;
+    json_t *part = NULL, *all = NULL, *rest = NULL;
     int r = 0;
     if (depth > REFS_MAX)
         return weft_schema_refuse(
@@ -341,8 +345,10 @@ static int flatten(struct weft_schema *c, const json_t *schema, unsigned depth, 
     if (ref != NULL && ((r = weft_schema_resolve(c, json_string_value(ref), &part)) < 0 ||
                         (r = merge_into(c, part, depth, &all)) < 0))
         return r;
-    json_array_foreach((json_t *)parts, i,
-                       part) if ((r = merge_into(c, part, depth, &all)) < 0) return r;
+    json_array_foreach ((json_t *)parts, i, part) {
+        if ((r = merge_into(c, part, depth, &all)) < 0)
+            return r;
+    }
     return all == NULL ? (*ret = rest, 0) : merge_flat(c, all, rest, ret);
 }
 

@@ -47,21 +47,19 @@ static int collect(struct weft_schema *c, const json_t *schema, struct object *o
     if ((named != NULL && !json_is_object(named)) || (required != NULL && !json_is_array(required)))
         return weft_schema_refuse(c, WEFT_EUSAGE,
                                   "'properties' must be an object and 'required' a list of texts");
-    json_array_foreach(
-        required, i,
-        value) if (!json_is_string(value) ||
-                   strlen(json_string_value(value)) !=
-                       json_string_length(
-                           value)) return weft_schema_refuse(c, WEFT_EUSAGE,
-                                                             "'required' is no list of texts");
+    json_array_foreach (required, i, value) {
+        if (!json_is_string(value))
+            return weft_schema_refuse(c, WEFT_EUSAGE, "'required' is no list of texts");
+    }
     o->properties =
         calloc(json_object_size(named) + json_array_size(required) + 1, sizeof *o->properties);
     if (o->properties == NULL)
         return weft_fail(c->err, WEFT_ENOMEM, "JSON schema: no memory");
-    json_object_foreach(named, name, value) o->properties[o->n++] =
-        (struct property){.name = name, .schema = value, .required = is_required(required, name)};
-    json_array_foreach(required, i, value)
-    {
+    json_object_foreach (named, name, value) {
+        o->properties[o->n++] = (struct property){
+            .name = name, .schema = value, .required = is_required(required, name)};
+    }
+    json_array_foreach (required, i, value) {
         name = json_string_value(value);
         bool known = false;
         for (size_t k = 0; k < o->n; k++)

@@ -215,6 +215,13 @@ static void close_uv(struct weft_app_uv *u)
     weft_str_done(&u->line);
 }
 
+/* The address space of getenv is the environment; a function of its own so that tests can give
+ * another. */
+static const char *environment(const char *name)
+{
+    return getenv(name);
+}
+
 static int run(const struct weft_options *opt)
 {
     struct weft_app_uv u = {0};
@@ -222,6 +229,7 @@ static int run(const struct weft_options *opt)
         .opt = opt,
         .out_tty = isatty(STDOUT_FILENO),
         .err_tty = isatty(STDERR_FILENO),
+        .env = environment,
         .loop = app_loop,
         .stop = app_stop,
         .read_line = app_read_line,
@@ -251,13 +259,6 @@ static int run(const struct weft_options *opt)
     }
     close_uv(&u);
     return code;
-}
-
-/* The address space of getenv is the environment; a function of its own so that tests can give
- * another. */
-static const char *environment(const char *name)
-{
-    return getenv(name);
 }
 
 /* Help, version and completion are written straight away. */

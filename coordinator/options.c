@@ -22,9 +22,14 @@ struct parse {
     weft_err *err;
 };
 
+const char *weft_command_name(enum weft_command command)
+{
+    return weft_command_table[command].name;
+}
+
 static const char *command_name(const struct parse *p)
 {
-    return weft_command_table[p->opt.command].name;
+    return weft_command_name(p->opt.command);
 }
 
 static const char *quote(char buf[WEFT_QUOTE_SIZE], const char *text)

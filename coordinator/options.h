@@ -34,6 +34,7 @@ struct weft_options {
     const char *model;   /* -m, --model FILE        WEFT_MODEL */
     const char *plan;    /* --plan FILE             WEFT_PLAN */
     uint32_t context;    /* -c, --ctx-size N        WEFT_CTX_SIZE; 0: not given */
+    bool context_shift;  /* --context-shift         WEFT_CONTEXT_SHIFT */
     int64_t predict;     /* -n, --predict N         WEFT_PREDICT; -1: not given */
     uint32_t threads; /* -t, --threads N         WEFT_THREADS; private daemon only; 0: all cores */
     const char *prompt;      /* positional; "-": stdin; NULL: none */
@@ -45,7 +46,7 @@ struct weft_options {
     struct weft_sampling_options
         sampling; /* --temp --top-k --top-p --min-p --repeat-penalty --seed */
     struct {
-        bool temperature, top_k, top_p, min_p, repeat_penalty, seed;
+        bool temperature, top_k, top_p, min_p, repeat_penalty, seed, context_shift;
     } given;
     /* eval */
     const char *ids;    /* --ids 1,300,5 */
@@ -67,6 +68,8 @@ struct weft_options {
  * called through `env` (tests). */
 int weft_options_parse(int argc, char *const *argv, const char *(*env)(const char *name),
                        struct weft_options *ret, weft_err *err) WEFT_MUST_USE;
+/* "run" */
+const char *weft_command_name(enum weft_command command);
 /* Text of `weft --help` (command COUNT) or `weft CMD --help`. */
 void weft_options_help(enum weft_command command, struct weft_str *out);
 /* A bash completion script made from the same table (installed by make install). */

@@ -31,6 +31,7 @@ static const struct {
 static const struct {
     const char *name, *text;
 } variables[] = {
+    {"WEFT_MODELS", "directories of models, with ':' between; a name without '/' is found there"},
     {"WEFT_WEFTD", "the weftd that runs as private daemon (beside weft, or on PATH)"},
     {"NO_COLOR", "set: no colours on a terminal"},
 };

@@ -1,6 +1,7 @@
 /*
- * Fuzzer of model files: the input is a GGUF file. What opens becomes a model, a tokenizer and a
- * template; the first and last bytes of shards are read, so that a tensor outside the file shows.
+ * Fuzzer of model files: the input is a GGUF file, or several behind one another, the parts of a
+ * split one. What opens becomes a model, a tokenizer and a template; the first and last bytes of
+ * shards are read, so that a tensor outside its file shows.
  */
 #include <string.h>
 
@@ -11,10 +12,17 @@
 #include "tests/fuzz.h"
 
 #define READ_MAX 256u /* bytes of a part that are read at either end */
+#define FILES_MAX 8u  /* of one input; what would be more belongs to the last */
 
 static void read_run(const struct weft_gguf *g, const struct weft_model *m,
                      const struct weft_shard_run *run)
 {
+    struct weft_mapping maps[FILES_MAX];
+    uint64_t size = 0;
+    for (uint32_t i = 0; i < g->n_parts; i++) {
+        maps[i] = (struct weft_mapping){.data = g->parts[i].data, .size = g->parts[i].size};
+        size += g->parts[i].size;
+    }
     struct weft_shard_part parts[WEFT_SHARD_PARTS_MAX];
     size_t n_parts = 0;
     weft_err err = {0};
@@ -22,12 +30,12 @@ static void read_run(const struct weft_gguf *g, const struct weft_model *m,
     FUZZ_EXPECT(n_parts <= WEFT_SHARD_PARTS_MAX);
     for (size_t i = 0; i < n_parts; i++) {
         const struct weft_shard_part *part = &parts[i];
-        FUZZ_EXPECT(part->bytes != 0 && part->bytes <= g->size);
+        FUZZ_EXPECT(part->bytes != 0 && part->bytes <= size);
         size_t n = part->bytes < READ_MAX ? (size_t)part->bytes : READ_MAX;
         uint8_t *buf = malloc(n); /* exact, for the sanitizers */
         FUZZ_EXPECT(buf != NULL);
-        weft_shard_read(m, g->data, part, 0, buf, n);
-        weft_shard_read(m, g->data, part, part->bytes - n, buf, n);
+        weft_shard_read(m, maps, part, 0, buf, n);
+        weft_shard_read(m, maps, part, part->bytes - n, buf, n);
         free(buf);
     }
 }
@@ -95,25 +103,77 @@ static void fuzz_texts(const struct weft_gguf *g)
     weft_tokenizer_close(tokenizer);
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+/* What holds of a file and of joined ones. */
+static void fuzz_file(const struct weft_gguf *g)
 {
+    for (uint64_t i = 0; i < g->n_kvs; i++) {
+        struct weft_gguf_string s;
+        const uint8_t *end = g->data + g->size;
+        for (uint64_t pos = 0; weft_gguf_next_string(&g->kvs[i], &pos, &s);)
+            FUZZ_EXPECT((const uint8_t *)s.data >= g->data && s.size <= g->size &&
+                        (const uint8_t *)s.data + s.size <= end);
+    }
+    for (uint64_t i = 0; i < g->n_tensors; i++) {
+        const struct weft_gguf_tensor *t = &g->tensors[i];
+        FUZZ_EXPECT(t->part < g->n_parts);
+        FUZZ_EXPECT(t->offset <= g->parts[t->part].size &&
+                    t->bytes <= g->parts[t->part].size - t->offset);
+    }
+    fuzz_model(g);
+    fuzz_texts(g);
+}
+
+/* Where the next file begins in data[0..size), or size. */
+static size_t next_file(const uint8_t *data, size_t size)
+{
+    for (size_t i = 1; i + 4 <= size; i++)
+        if (memcmp(data + i, "GGUF", 4) == 0)
+            return i;
+    return size;
+}
+
+static void fuzz_parts(struct weft_gguf *parts, uint32_t n)
+{
+    static const char *const names[FILES_MAX] = {"0", "1", "2", "3", "4", "5", "6", "7"};
     struct weft_gguf g = {0};
     weft_err err = {0};
+    int r = weft_gguf_join(parts, names, n, &g, &err);
+    FUZZ_EXPECT(r == -err.code);
+    for (uint32_t i = 0; i < n; i++)
+        FUZZ_EXPECT((parts[i].impl == NULL) == (r == 0));
+    if (r < 0)
+        return;
+    FUZZ_EXPECT(g.n_parts == n);
+    fuzz_file(&g);
+    weft_gguf_done(&g);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct weft_gguf g = {0}, parts[FILES_MAX] = {0};
+    struct weft_gguf_split split = {0};
+    weft_err err = {0};
+    uint32_t n = 0;
     int r = weft_gguf_open(data, size, &g, &err);
     FUZZ_EXPECT(r == -err.code);
     if (r < 0)
         return 0;
-    for (uint64_t i = 0; i < g.n_kvs; i++) {
-        struct weft_gguf_string s;
-        for (uint64_t pos = 0; weft_gguf_next_string(&g.kvs[i], &pos, &s);)
-            FUZZ_EXPECT((const uint8_t *)s.data >= data && s.size <= size &&
-                        (const uint8_t *)s.data + s.size <= data + size);
-    }
-    for (uint64_t i = 0; i < g.n_tensors; i++)
-        FUZZ_EXPECT(g.tensors[i].offset <= size &&
-                    g.tensors[i].bytes <= size - g.tensors[i].offset);
-    fuzz_model(&g);
-    fuzz_texts(&g);
+    fuzz_file(&g);
+    err.code = 0;
+    r = weft_gguf_split(&g, &split, &err);
+    FUZZ_EXPECT(r == -err.code);
+    FUZZ_EXPECT(r < 0 ||
+                (split.count >= 1 && split.no < split.count && split.count <= WEFT_GGUF_PARTS_MAX));
     weft_gguf_done(&g);
+    for (size_t piece; r == 0 && split.count > 1 && size > 0; data += piece, size -= piece) {
+        piece = n + 1 < FILES_MAX ? next_file(data, size) : size;
+        if (n == FILES_MAX || weft_gguf_open(data, piece, &parts[n], NULL) < 0)
+            break;
+        n++;
+    }
+    if (n > 1)
+        fuzz_parts(parts, n);
+    for (uint32_t i = 0; i < n; i++)
+        weft_gguf_done(&parts[i]);
     return 0;
 }

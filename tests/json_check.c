@@ -85,8 +85,7 @@ static bool check_object(const json_t *root, const json_t *schema, const json_t 
     json_t *required = json_object_get(schema, "required");
     const char *name;
     bool ok = true;
-    json_object_foreach((json_t *)v, name, value)
-    {
+    json_object_foreach ((json_t *)v, name, value) {
         json_t *rule = json_object_get(properties, name);
         rule = rule == NULL ? more : rule;
         ok &= rule == NULL || json_check(root, rule, value);
@@ -134,8 +133,7 @@ bool json_check(const json_t *root, const json_t *schema, const json_t *v)
     if (json_is_boolean(schema))
         return json_is_true(schema);
     bool ok = check_object(root, schema, v) && check_array(root, schema, v);
-    json_object_foreach((json_t *)schema, key, rule)
-    {
+    json_object_foreach ((json_t *)schema, key, rule) {
         size_t i = 0;
         while (i < sizeof elsewhere / sizeof elsewhere[0] && strcmp(elsewhere[i], key) != 0)
             i++;

@@ -12,27 +12,24 @@
  */
 #define PIECE_BYTES 10007
 
-int local_file_open(const char *path, struct weft_mapping *map, struct weft_model *model,
+int local_file_open(const char *path, struct weft_model_file *file, struct weft_model *model,
                     weft_err *err)
 {
-    struct weft_gguf gguf = {0};
     const char *found = weft_test_path(path);
     if (found == NULL)
         return weft_fail(err, WEFT_EMODEL, "%s is not there", path);
-    int r = weft_mapping_open(found, map, err);
+    int r = weft_model_file_open(found, file, err);
     if (r < 0)
         return r;
-    r = weft_gguf_open(map->data, map->size, &gguf, err);
-    if (r == 0)
-        r = weft_model_from_gguf(&gguf, map, model, err);
-    weft_gguf_done(&gguf);
+    r = weft_model_from_gguf(&file->gguf, file->maps, model, err);
     if (r < 0)
-        weft_mapping_close(map);
+        weft_model_file_close(file);
     return r;
 }
 
-int local_store_fill(struct weft_store *store, const struct weft_model *m, const uint8_t *file,
-                     const struct weft_shard_run *run, size_t piece, weft_err *err)
+int local_store_fill(struct weft_store *store, const struct weft_model *m,
+                     const struct weft_mapping *files, const struct weft_shard_run *run,
+                     size_t piece, weft_err *err)
 {
     struct weft_shard_part parts[WEFT_SHARD_PARTS_MAX];
     size_t n_parts = 0;
@@ -43,7 +40,7 @@ int local_store_fill(struct weft_store *store, const struct weft_model *m, const
     for (size_t i = 0; r == 0 && i < n_parts; i++)
         for (uint64_t at = 0; r == 0 && at < parts[i].bytes; at += piece) {
             size_t n = parts[i].bytes - at < piece ? (size_t)(parts[i].bytes - at) : piece;
-            weft_shard_read(m, file, &parts[i], at, buf, n);
+            weft_shard_read(m, files, &parts[i], at, buf, n);
             r = weft_store_put(store, run, parts[i].role, at, buf, n, err);
         }
     free(buf);
@@ -60,7 +57,7 @@ static int fill(struct local_model *m, size_t i, const struct weft_stage_options
     weft_stage_runs(&m->model, o->first_layer, o->n_layers, o->embed, o->head, runs, n);
     int r = weft_store_set_model(m->store[i], &m->model, err);
     for (size_t k = 0; r == 0 && k < n; k++)
-        r = local_store_fill(m->store[i], &m->model, m->map.data, &runs[k], PIECE_BYTES, err);
+        r = local_store_fill(m->store[i], &m->model, m->file.maps, &runs[k], PIECE_BYTES, err);
     free(runs);
     return r;
 }
@@ -96,7 +93,7 @@ int local_model_open(const struct local_model_options *o, struct local_model *re
     struct wk_engine engine = {.table = wk_table_select(o->isa), .gemm = o->gemm};
     if (engine.table == NULL)
         return weft_fail(err, WEFT_EUNSUPPORTED, "instruction set %s", o->isa);
-    int r = local_file_open(o->path, &m.map, &m.model, err);
+    int r = local_file_open(o->path, &m.file, &m.model, err);
     if (r < 0)
         return r;
     if (o->threads > 1)
@@ -119,7 +116,7 @@ void local_model_close(struct local_model *m)
     }
     wk_pool_close(m->pool);
     weft_model_done(&m->model);
-    weft_mapping_close(&m->map);
+    weft_model_file_close(&m->file);
     *m = (struct local_model){0};
 }
 

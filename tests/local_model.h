@@ -9,6 +9,7 @@
 #define WEFT_TESTS_LOCAL_MODEL_H
 
 #include "base/model.h"
+#include "base/model_file.h"
 #include "daemon/stage.h"
 
 #define LOCAL_STAGES_MAX 8
@@ -30,7 +31,7 @@ struct local_model_options {
 
 struct local_model {
     struct weft_model model;
-    struct weft_mapping map;
+    struct weft_model_file file;
     struct wk_pool *pool;
     struct weft_store *store[LOCAL_STAGES_MAX];
     struct weft_stage *stage[LOCAL_STAGES_MAX];
@@ -57,11 +58,12 @@ void local_model_trim(struct local_model *m, uint32_t slot, uint32_t length);
 /* Lowest id of the greatest value. */
 int32_t local_argmax(const float *logits, uint32_t vocab);
 
-/* Sends a run of the mapped file to a store, in pieces of `piece` bytes. */
-int local_store_fill(struct weft_store *store, const struct weft_model *m, const uint8_t *file,
-                     const struct weft_shard_run *run, size_t piece, weft_err *err) WEFT_MUST_USE;
-/* Opens a GGUF file of the tests: mapping and model. */
-int local_file_open(const char *path, struct weft_mapping *map, struct weft_model *model,
+/* Sends a run of the mapped files to a store, in pieces of `piece` bytes. */
+int local_store_fill(struct weft_store *store, const struct weft_model *m,
+                     const struct weft_mapping *files, const struct weft_shard_run *run,
+                     size_t piece, weft_err *err) WEFT_MUST_USE;
+/* Opens a GGUF file of the tests, whole or split: its files and the model. */
+int local_file_open(const char *path, struct weft_model_file *file, struct weft_model *model,
                     weft_err *err) WEFT_MUST_USE;
 
 #endif

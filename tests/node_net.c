@@ -50,7 +50,7 @@ struct net *net_open(unsigned n_nodes, uint64_t seed)
     const struct sim_options so = {
         .seed = seed, .delay_min_ns = 1000, .delay_max_ns = 1000000, .work_max_ns = 1000000};
     ck_assert_ptr_nonnull(n);
-    ck_assert_msg(local_file_open(MODEL, &n->map, &n->model, &err) == 0, "%s", err.text);
+    ck_assert_msg(local_file_open(MODEL, &n->file, &n->model, &err) == 0, "%s", err.text);
     n->sim = sim_open(&so);
     n->n_nodes = n_nodes;
     n->look = (struct weft_look){
@@ -103,7 +103,7 @@ void net_close(struct net *n)
     }
     sim_close(n->sim);
     weft_model_done(&n->model);
-    weft_mapping_close(&n->map);
+    weft_model_file_close(&n->file);
     free(n);
 }
 
@@ -365,7 +365,7 @@ static void send_part(struct net *n, struct net_client *c, Weft__ShardRun *run,
         size_t size = left < sizeof buf ? (size_t)left : sizeof buf;
         Weft__Shard s = WEFT__SHARD__INIT;
         Weft__Envelope env = ENVELOPE(shard, SHARD, &s);
-        weft_shard_read(&n->model, n->map.data, part, at, buf, size);
+        weft_shard_read(&n->model, n->file.maps, part, at, buf, size);
         s.epoch = &n->epoch;
         s.run = run;
         s.role = part->role;

@@ -7,6 +7,7 @@
 #define WEFT_TESTS_NODE_NET_H
 
 #include "base/model.h"
+#include "base/model_file.h"
 #include "daemon/node.h"
 #include "proto/peer.h"
 #include "tests/sim.h"
@@ -46,7 +47,7 @@ struct net {
     unsigned measured;                      /* probes so far */
     bool probing;                           /* the first one has begun */
     struct weft_model model;
-    struct weft_mapping map;
+    struct weft_model_file file;
     Weft__Epoch epoch;
     struct net_client control[NET_NODES_MAX], weights[NET_NODES_MAX], results;
     uint32_t request;

@@ -667,7 +667,7 @@ static bool deploy(struct world *w, uint64_t seed)
     const struct weft_plan plan = {.stages = stages, .n_stages = w->n};
     const struct weft_deployment d = {
         .model = &file.model,
-        .file = file.map.data,
+        .files = &file.map,
         .plan = &plan,
         .context = CONTEXT,
         .sessions = 1,

@@ -117,7 +117,7 @@ START_TEST(defaults)
     struct weft_cluster_file f = load_text("devices: [{name: a, address: a.local}]\n");
     ck_assert_ptr_null(f.model);
     ck_assert_ptr_null(f.system);
-    ck_assert_uint_eq(f.context, 0);
+    ck_assert(f.context == 0 && !f.context_shift);
     ck_assert_uint_eq(f.sessions, 1);
     ck_assert_uint_eq(f.predict, 0);
     ck_assert_uint_eq(f.batch_rows, 64);
@@ -150,6 +150,7 @@ START_TEST(every_key)
     struct weft_cluster_file f =
         load_text("model: /m.gguf\n"
                   "context: 512\n"
+                  "context_shift: yes\n"
                   "sessions: 64\n"
                   "predict: 9\n"
                   "batch_rows: 512\n"
@@ -172,8 +173,10 @@ START_TEST(every_key)
                   "embedding: b\n"
                   "head: a\n");
     ck_assert_str_eq(f.model, "/m.gguf");
+    ck_assert_str_eq(f.model_name, "/m.gguf");
     ck_assert_str_eq(f.system, "Be brief.");
-    ck_assert(f.context == 512 && f.sessions == 64 && f.predict == 9 && f.batch_rows == 512);
+    ck_assert(f.context == 512 && f.context_shift && f.sessions == 64 && f.predict == 9 &&
+              f.batch_rows == 512);
     ck_assert(f.goal == WEFT_GOAL_THROUGHPUT && f.kv == WEFT_KV_F32 && f.gemm_weft);
     ck_assert(f.sampling.temperature == 0 && f.sampling.top_k == 0 && f.sampling.top_p == 1);
     ck_assert(f.sampling.min_p == 0 && f.sampling.repeat_penalty == 1.5);

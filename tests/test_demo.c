@@ -159,12 +159,12 @@ START_TEST(every_cut_gives_the_same_bits)
     if (model_path((enum story_type)_i, path) == NULL)
         return;
     struct words w;
-    struct weft_mapping map;
+    struct weft_model_file file;
     struct weft_model model;
     uint32_t n, count = 0;
     words_open(&w, path);
     int32_t *ids = prompt_ids(&w, "Tell me a story about a fox and a lantern.", &n);
-    ck_assert_int_eq(local_file_open(path, &map, &model, NULL), 0);
+    ck_assert_int_eq(local_file_open(path, &file, &model, NULL), 0);
     const size_t size = (size_t)n * model.vocab * sizeof(float);
     struct local_model_options o = {.path = path, .kv = WK_KV_F16, .gemm = WK_GEMM_WEFT};
     float *expected = logits_of(&o, ids, n, 64);
@@ -190,7 +190,7 @@ START_TEST(every_cut_gives_the_same_bits)
     free(expected);
     free(ids);
     weft_model_done(&model);
-    weft_mapping_close(&map);
+    weft_model_file_close(&file);
     words_close(&w);
 }
 END_TEST

@@ -207,16 +207,16 @@ START_TEST(every_architecture)
 {
     char path[256], model[4200], ids[512], text[256];
     unsigned context;
-    struct weft_mapping map;
+    struct weft_model_file file;
     struct weft_model shape;
     snprintf(path, sizeof path, "%s.gguf", architectures[_i]);
-    if (local_file_open(path, &map, &shape, NULL) < 0) {
+    if (local_file_open(path, &file, &shape, NULL) < 0) {
         weft_test_skip("%s is not there", path);
         return;
     }
     const int layers = (int)shape.n_layers;
     weft_model_done(&shape);
-    weft_mapping_close(&map);
+    weft_model_file_close(&file);
     snprintf(model, sizeof model, "%s", weft_test_path(path));
     read_prompt(architectures[_i], ids, sizeof ids, &context);
     snprintf(path, sizeof path, "%s.logits.f32", architectures[_i]);

@@ -328,7 +328,7 @@ START_TEST(cuts_threads_rows_and_tables_give_the_same_bits)
     size_t n_tables = wk_table_list(tables, TABLES_MAX);
     char path[PATH_SIZE];
     struct expected x;
-    struct weft_mapping map;
+    struct weft_model_file file;
     struct weft_model model;
     if (!expected_open(g, &x))
         return;
@@ -337,7 +337,7 @@ START_TEST(cuts_threads_rows_and_tables_give_the_same_bits)
                                     .isa = "ref",
                                     .gemm = WK_GEMM_WEFT,
                                     .kv = WK_KV_F16};
-    ck_assert_int_eq(local_file_open(o.path, &map, &model, NULL), 0);
+    ck_assert_int_eq(local_file_open(o.path, &file, &model, NULL), 0);
     float *expected = prompt_logits(&o, &x, PROMPT_MAX);
     for (size_t t = 0; t < n_tables; t++)
         for (unsigned threads = 1; threads <= 2; threads++) {
@@ -350,7 +350,7 @@ START_TEST(cuts_threads_rows_and_tables_give_the_same_bits)
     free(expected);
     free(x.logits);
     weft_model_done(&model);
-    weft_mapping_close(&map);
+    weft_model_file_close(&file);
 }
 END_TEST
 

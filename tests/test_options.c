@@ -117,6 +117,7 @@ static const struct sample samples[WEFT_OPTION_COUNT] = {
     [WEFT_OPTION_MODEL] = {"m.gguf", "n.gguf", {"chat"}},
     [WEFT_OPTION_PLAN] = {"p.yaml", "q.yaml", {"plan", "-f", "c"}},
     [WEFT_OPTION_CTX_SIZE] = {"1024", "16777216", {"chat", "-m", "m"}},
+    [WEFT_OPTION_CONTEXT_SHIFT] = {"yes", "no", {"chat", "-m", "m"}},
     [WEFT_OPTION_PREDICT] = {"0", "12", {"chat", "-m", "m"}},
     [WEFT_OPTION_THREADS] = {"1", "64", {"chat", "-m", "m"}},
     [WEFT_OPTION_PROMPT_FILE] = {"a.txt", "-", {"run", "-m", "m"}},

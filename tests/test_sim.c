@@ -223,7 +223,7 @@ static void open_cluster(struct cluster *cl, uint64_t seed, double drop)
     random_plan(cl);
     const struct weft_deployment d = {
         .model = &world.model,
-        .file = world.map.data,
+        .files = &world.map,
         .plan = &cl->plan,
         .context = 256,
         .sessions = SESSIONS,

@@ -55,10 +55,10 @@ START_TEST(pieces_pack_like_the_whole)
         {"tests/golden/llama.gguf", 999},
         {"tests/golden/llama3-rope.gguf", 1 << 24},
     };
-    struct weft_mapping map;
+    struct weft_model_file file;
     struct weft_model m;
     weft_err err = {0};
-    int r = local_file_open(cases[_i].path, &map, &m, &err);
+    int r = local_file_open(cases[_i].path, &file, &m, &err);
     ck_assert_msg(r == 0, "%s", err.text);
     struct weft_store *s = store_open();
     ck_assert_int_eq(weft_store_set_model(s, &m, NULL), 0);
@@ -68,7 +68,7 @@ START_TEST(pieces_pack_like_the_whole)
     for (size_t i = 0; i < n; i++) {
         ck_assert(!weft_store_has(s, &runs[i]) || (m.tied && runs[i].kind == WEFT_SHARD_HEAD));
         need += weft_store_need_bytes(s, &runs[i]);
-        r = local_store_fill(s, &m, map.data, &runs[i], cases[_i].piece, &err);
+        r = local_store_fill(s, &m, file.maps, &runs[i], cases[_i].piece, &err);
         ck_assert_msg(r == 0, "%s", err.text);
         ck_assert(weft_store_has(s, &runs[i]));
         ck_assert_uint_eq(weft_store_need_bytes(s, &runs[i]), 0);
@@ -85,18 +85,18 @@ START_TEST(pieces_pack_like_the_whole)
             ck_assert_uint_eq(found->cols, t->cols);
             if (!weft_role_matrix((enum weft_role)role)) {
                 ck_assert_mem_eq(weft_store_vector(s, (enum weft_role)role, layer),
-                                 map.data + t->offset, t->bytes);
+                                 file.maps[t->part].data + t->offset, t->bytes);
                 continue;
             }
             ck_assert_ptr_null(weft_store_vector(s, (enum weft_role)role, layer));
             ck_assert_uint_eq((uintptr_t)found->data % WK_ALIGN, 0);
-            void *whole = pack_whole(t, map.data + t->offset);
+            void *whole = pack_whole(t, file.maps[t->part].data + t->offset);
             ck_assert_mem_eq(found->data, whole, wk_matrix_bytes(found->type, t->rows, t->cols));
             free(whole);
         }
     weft_store_close(s);
     weft_model_done(&m);
-    weft_mapping_close(&map);
+    weft_model_file_close(&file);
 }
 END_TEST
 

@@ -9,7 +9,7 @@
 #include "base/model.h"
 #include "coordinator/vocab.h"
 #include "proto/frame.h"
-#include "tests/gguf_writer.h"
+#include "tests/gguf_splitter.h"
 
 static const char *folder;
 
@@ -57,6 +57,29 @@ static void save_model(const char *name, const struct gguf_writer_llama *options
     gguf_writer_done(&w);
 }
 
+/* Two parts behind one another. */
+static void save_split(const char *name, const struct gguf_writer_llama *options, bool keys_alone)
+{
+    struct gguf_writer w;
+    struct weft_gguf g = {0};
+    struct gguf_split_files parts;
+    size_t sizes[3];
+    gguf_writer_llama(&w, options);
+    uint8_t *whole = gguf_writer_finish(&w, &sizes[2]);
+    if (weft_gguf_open(whole, sizes[2], &g, NULL) < 0)
+        abort();
+    gguf_split_of(&g, 2, keys_alone, &parts);
+    uint8_t *first = gguf_writer_finish(&parts.parts[0], &sizes[0]);
+    uint8_t *second = gguf_writer_finish(&parts.parts[1], &sizes[1]);
+    save(name, first, sizes[0], second, sizes[1]);
+    free(first);
+    free(second);
+    gguf_split_done(&parts);
+    weft_gguf_done(&g);
+    free(whole);
+    gguf_writer_done(&w);
+}
+
 static void save_models(void)
 {
     const struct gguf_writer_llama small = {
@@ -73,6 +96,9 @@ static void save_models(void)
     o.dim = o.ffn = 32;
     o.type = WEFT_Q4_0;
     save_model("gguf/q4_0", &o, false);
+    o = small;
+    save_split("gguf/split", &o, false);
+    save_split("gguf/split-keys-alone", &o, true);
 }
 
 /* ---- frames ---- */

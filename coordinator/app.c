@@ -27,6 +27,12 @@ int weft_app_fail(struct weft_app *app, const weft_err *err)
     return app->exit_code;
 }
 
+void weft_app_warn(const char *text)
+{
+    if (text != NULL)
+        fprintf(stderr, "weft: warning: %s\n", text);
+}
+
 /* ------------------------------------------------------------------ files */
 
 static int load_cluster_file(struct weft_app *app, weft_err *err)

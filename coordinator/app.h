@@ -55,6 +55,8 @@ struct weft_app {
 
 /* Prints "weft: TEXT" and remembers the exit code of err; returns it. */
 int weft_app_fail(struct weft_app *app, const weft_err *err);
+/* Prints "weft: warning: TEXT"; nothing for NULL. */
+void weft_app_warn(const char *text);
 
 /* From options to a cluster, in steps; each is asynchronous and calls `opened(app, err)` at its
  * end. */
@@ -82,5 +84,7 @@ int weft_cmd_chat(struct weft_app *app);
 int weft_cmd_inspect(struct weft_app *app);
 int weft_cmd_eval(struct weft_app *app);
 int weft_cmd_bench(struct weft_app *app);
+int weft_cmd_tokenize(struct weft_app *app);
+int weft_cmd_detokenize(struct weft_app *app);
 
 #endif

@@ -253,6 +253,8 @@ static int prepare(struct eval *e, weft_err *err)
     if (r == 0)
         r = weft_tokenizer_open(&app->model_file.gguf, &tokenizer, err);
     if (r == 0)
+        weft_app_warn(weft_tokenizer_warning(tokenizer));
+    if (r == 0)
         r = weft_tokenizer_encode(tokenizer, text.size > 0 ? text.data : "", text.size,
                                   WEFT_ENCODE_BOS, &e->ids, &n, err);
     if (r == 0 && n < 2)

@@ -44,7 +44,9 @@ struct facts {
     bool have_tokenizer, tokenizer_runs;
     char tokenizer[WEFT_QUOTE_SIZE];
     weft_err tokenizer_why;
-    uint64_t tokens;
+    uint64_t tokens, merges;     /* merges: 0 without the key */
+    char pre[WEFT_QUOTE_SIZE];   /* pre-tokenizer; "": not named */
+    char tokenizer_warning[256]; /* "": none */
     struct special specials[SPECIALS];
     uint64_t template_bytes; /* 0: none */
     weft_err template_why;   /* code 0: weft understands it */
@@ -134,7 +136,8 @@ static void gather_specials(struct facts *f, const struct weft_gguf_kv *tokens)
 static void gather_tokenizer(struct facts *f)
 {
     const struct weft_gguf_kv *tokens = weft_gguf_kv(f->g, "tokenizer.ggml.tokens");
-    struct weft_gguf_string kind;
+    const struct weft_gguf_kv *merges = weft_gguf_kv(f->g, "tokenizer.ggml.merges");
+    struct weft_gguf_string kind, pre;
     struct weft_tokenizer *t = NULL;
     f->have_tokenizer = weft_gguf_str(f->g, "tokenizer.ggml.model", &kind, NULL) == 0;
     if (!f->have_tokenizer) {
@@ -143,11 +146,17 @@ static void gather_tokenizer(struct facts *f)
     }
     copy_printable(f->tokenizer, sizeof f->tokenizer, kind);
     f->tokens = tokens != NULL && tokens->type == WEFT_GGUF_ARRAY ? tokens->count : 0;
+    f->merges = merges != NULL && merges->type == WEFT_GGUF_ARRAY ? merges->count : 0;
+    if (weft_gguf_str(f->g, "tokenizer.ggml.pre", &pre, NULL) == 0)
+        copy_printable(f->pre, sizeof f->pre, pre);
     gather_specials(f, tokens);
     f->tokenizer_runs = weft_tokenizer_open(f->g, &t, &f->tokenizer_why) == 0;
     if (f->tokenizer_runs)
         snprintf(f->tokenizer, sizeof f->tokenizer, "%s",
                  weft_tokenizer_kind_name(weft_tokenizer_kind(t)));
+    if (f->tokenizer_runs && weft_tokenizer_warning(t) != NULL)
+        snprintf(f->tokenizer_warning, sizeof f->tokenizer_warning, "%s",
+                 weft_tokenizer_warning(t));
     weft_tokenizer_close(t);
 }
 
@@ -316,8 +325,13 @@ static void text_tokenizer(const struct facts *f, struct weft_str *out)
         weft_str_adds(out, "tokenizer     none\n");
         return;
     }
-    weft_str_addf(out, "tokenizer     %s, %llu tokens\n", f->tokenizer,
+    weft_str_addf(out, "tokenizer     %s, %llu tokens", f->tokenizer,
                   (unsigned long long)f->tokens);
+    if (f->merges > 0)
+        weft_str_addf(out, ", %llu merges", (unsigned long long)f->merges);
+    weft_str_adds(out, "\n");
+    if (f->merges > 0 && f->pre[0] != '\0') /* SentencePiece has none, whatever the key says */
+        weft_str_addf(out, "  pre         %s\n", f->pre);
     for (size_t i = 0; i < SPECIALS; i++) {
         const struct special *s = &f->specials[i];
         if (s->present)
@@ -326,6 +340,8 @@ static void text_tokenizer(const struct facts *f, struct weft_str *out)
                                                             (size_t)s->text.size)
                                                : "(not in the vocabulary)");
     }
+    if (f->tokenizer_warning[0] != '\0')
+        weft_str_addf(out, "  warning     %s\n", f->tokenizer_warning);
     if (!f->tokenizer_runs)
         weft_str_addf(out, "  cannot run  %s\n", f->tokenizer_why.text);
 }
@@ -404,7 +420,10 @@ static void json_tokenizer(const struct facts *f, struct weft_str *out)
     json_text("kind", f->tokenizer, out);
     weft_str_addf(out, "\"runs\": %s, ", f->tokenizer_runs ? "true" : "false");
     json_text("why_not", f->tokenizer_why.text, out);
-    weft_str_addf(out, "\"tokens\": %llu, \"special_ids\": {", (unsigned long long)f->tokens);
+    json_text("pre", f->pre, out);
+    json_text("warning", f->tokenizer_warning, out);
+    weft_str_addf(out, "\"tokens\": %llu, \"merges\": %llu, \"special_ids\": {",
+                  (unsigned long long)f->tokens, (unsigned long long)f->merges);
     for (size_t i = 0; i < SPECIALS; i++) {
         if (!f->specials[i].present)
             continue;

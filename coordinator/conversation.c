@@ -456,6 +456,7 @@ int weft_conversation_open(struct weft_app *app, bool raw,
         weft_conversation_close(c);
         return r;
     }
+    weft_app_warn(weft_tokenizer_warning(c->tokenizer));
     *ret = c;
     return 0;
 }

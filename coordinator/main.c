@@ -181,10 +181,11 @@ static void app_read_line(struct weft_app *app)
 /* ------------------------------------------------------------------ life */
 
 static int (*const commands[WEFT_CMD_COUNT])(struct weft_app *) = {
-    [WEFT_CMD_CHECK] = weft_cmd_check, [WEFT_CMD_STATUS] = weft_cmd_status,
-    [WEFT_CMD_PLAN] = weft_cmd_plan,   [WEFT_CMD_RUN] = weft_cmd_run,
-    [WEFT_CMD_CHAT] = weft_cmd_chat,   [WEFT_CMD_INSPECT] = weft_cmd_inspect,
-    [WEFT_CMD_EVAL] = weft_cmd_eval,   [WEFT_CMD_BENCH] = weft_cmd_bench,
+    [WEFT_CMD_CHECK] = weft_cmd_check,       [WEFT_CMD_STATUS] = weft_cmd_status,
+    [WEFT_CMD_PLAN] = weft_cmd_plan,         [WEFT_CMD_RUN] = weft_cmd_run,
+    [WEFT_CMD_CHAT] = weft_cmd_chat,         [WEFT_CMD_INSPECT] = weft_cmd_inspect,
+    [WEFT_CMD_EVAL] = weft_cmd_eval,         [WEFT_CMD_BENCH] = weft_cmd_bench,
+    [WEFT_CMD_TOKENIZE] = weft_cmd_tokenize, [WEFT_CMD_DETOKENIZE] = weft_cmd_detokenize,
 };
 
 static int open_uv(struct weft_app_uv *u, weft_err *err)

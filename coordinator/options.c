@@ -269,11 +269,12 @@ static int unknown_option(struct parse *p, const char *word)
     if (near != NULL)
         return weft_fail(p->err, WEFT_EUSAGE, "unknown option %s, did you mean '--%s'?", quoted,
                          near);
-    if (p->opt.command == WEFT_CMD_RUN)
+    if (p->opt.command == WEFT_CMD_RUN || p->opt.command == WEFT_CMD_TOKENIZE)
         return weft_fail(p->err, WEFT_EUSAGE,
-                         "unknown option %s, see weft run --help; before a prompt that starts "
-                         "with '-' put --",
-                         quoted);
+                         "unknown option %s, see weft %s --help; before a %s that starts with '-' "
+                         "put --",
+                         quoted, command_name(p),
+                         p->opt.command == WEFT_CMD_RUN ? "prompt" : "text");
     return weft_fail(p->err, WEFT_EUSAGE, "unknown option %s, see weft %s --help", quoted,
                      command_name(p));
 }
@@ -345,8 +346,9 @@ static int parse_operand(struct parse *p, const char *arg)
         return weft_fail(p->err, WEFT_EUSAGE,
                          "found two prompts, %s and %s: put quotes around the whole prompt", first,
                          second);
-    return weft_fail(p->err, WEFT_EUSAGE, "weft %s takes one %s, found %s and %s", c->name,
-                     c->operand, first, second);
+    return weft_fail(p->err, WEFT_EUSAGE, "weft %s takes one %s, found %s and %s%s", c->name,
+                     c->operand, first, second,
+                     p->opt.command == WEFT_CMD_INSPECT ? "" : ": put quotes around the whole");
 }
 
 static int parse_arguments(struct parse *p)
@@ -466,6 +468,19 @@ static int check_inspect(struct parse *p)
     return 0;
 }
 
+static int check_tokens(struct parse *p)
+{
+    const struct weft_command_info *c = &weft_command_table[p->opt.command];
+    if (p->opt.model == NULL)
+        return weft_fail(p->err, WEFT_EUSAGE, "weft %s needs a GGUF file: -m FILE or WEFT_MODEL",
+                         c->name);
+    if (p->operand == NULL)
+        return weft_fail(p->err, WEFT_EUSAGE, "weft %s needs %s, or - for standard input", c->name,
+                         c->operand);
+    p->opt.prompt = p->operand;
+    return 0;
+}
+
 static int check_eval(struct parse *p)
 {
     const struct weft_options *opt = &p->opt;
@@ -521,6 +536,8 @@ static int check_rules(struct parse *p)
         r = check_run(p);
     if (r == 0 && p->opt.command == WEFT_CMD_INSPECT)
         r = check_inspect(p);
+    if (r == 0 && (p->opt.command == WEFT_CMD_TOKENIZE || p->opt.command == WEFT_CMD_DETOKENIZE))
+        r = check_tokens(p);
     if (r == 0 && p->opt.command == WEFT_CMD_EVAL)
         r = check_eval(p);
     if (r == 0 && p->opt.command == WEFT_CMD_BENCH)

@@ -18,6 +18,8 @@ enum weft_command {
     WEFT_CMD_INSPECT,
     WEFT_CMD_EVAL,
     WEFT_CMD_BENCH,
+    WEFT_CMD_TOKENIZE,
+    WEFT_CMD_DETOKENIZE,
     WEFT_CMD_COUNT
 };
 
@@ -37,7 +39,7 @@ struct weft_options {
     bool context_shift;  /* --context-shift         WEFT_CONTEXT_SHIFT */
     int64_t predict;     /* -n, --predict N         WEFT_PREDICT; -1: not given */
     uint32_t threads; /* -t, --threads N         WEFT_THREADS; private daemon only; 0: all cores */
-    const char *prompt;      /* positional; "-": stdin; NULL: none */
+    const char *prompt;      /* positional, also TEXT and IDS; "-": stdin; NULL: none */
     const char *prompt_file; /* --prompt-file FILE      WEFT_PROMPT_FILE */
     bool raw;                /* --raw                   WEFT_RAW */
     bool json;               /* --json                  WEFT_JSON */
@@ -54,6 +56,10 @@ struct weft_options {
     const char *file;   /* --file TEXT: perplexity */
     /* inspect */
     bool check; /* --check */
+    /* tokenize, detokenize */
+    bool ids_only; /* --ids */
+    bool no_bos;   /* --no-bos */
+    bool special;  /* --special: control tokens are read out of TEXT, or printed */
     /* bench */
     struct weft_u32_list prompts;       /* -p, --n-prompt N,N,…; 0: no such test */
     struct weft_u32_list answers;       /* -n, --n-gen N,N,…; 0: no such test */

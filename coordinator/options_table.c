@@ -10,6 +10,7 @@
 #define ANSWERS (BIT(RUN) | BIT(CHAT))              /* what samples */
 #define COMPUTES (ANSWERS | BIT(EVAL) | BIT(BENCH)) /* what needs a model loaded somewhere */
 #define PLANS (COMPUTES | BIT(PLAN))                /* what makes a plan */
+#define TOKENS (BIT(TOKENIZE) | BIT(DETOKENIZE))    /* what needs a vocabulary alone */
 #define EVERYTHING ((1u << WEFT_CMD_COUNT) - 1)
 
 #define PLACE(field) .offset = offsetof(struct weft_options, field)
@@ -36,7 +37,7 @@ const struct weft_option weft_option_table[WEFT_OPTION_COUNT] = {
                            .variable = "WEFT_MODEL",
                            .kind = WEFT_OPTION_FILE,
                            PLACE(model),
-                           .commands = PLANS | BIT(CHECK),
+                           .commands = PLANS | BIT(CHECK) | TOKENS,
                            .argument = "FILE",
                            .help = "GGUF model: path, name or hf:OWNER/REPO:FILE"},
     [WEFT_OPTION_PLAN] = {.name = "plan",
@@ -205,6 +206,21 @@ const struct weft_option weft_option_table[WEFT_OPTION_COUNT] = {
                            PLACE(check),
                            .commands = BIT(INSPECT),
                            .help = "read all tensors and name blocks that hold NaN or infinity"},
+    [WEFT_OPTION_IDS_ONLY] = {.name = "ids",
+                              .kind = WEFT_OPTION_FLAG,
+                              PLACE(ids_only),
+                              .commands = BIT(TOKENIZE),
+                              .help = "print the ids alone, with commas between them"},
+    [WEFT_OPTION_NO_BOS] = {.name = "no-bos",
+                            .kind = WEFT_OPTION_FLAG,
+                            PLACE(no_bos),
+                            .commands = BIT(TOKENIZE),
+                            .help = "without the token that begins a text"},
+    [WEFT_OPTION_SPECIAL] = {.name = "special",
+                             .kind = WEFT_OPTION_FLAG,
+                             PLACE(special),
+                             .commands = TOKENS,
+                             .help = "read control tokens out of TEXT; detokenize: print them"},
     [WEFT_OPTION_N_PROMPT] = {.name = "n-prompt",
                               .letter = 'p',
                               .kind = WEFT_OPTION_LIST,
@@ -336,4 +352,20 @@ const struct weft_command_info weft_command_table[WEFT_CMD_COUNT] = {
                         "second. Through a cluster or, without -f, a private daemon.",
                         {"weft bench -m model.gguf -t 1,2 -p 128 -n 32",
                          "weft bench -f cluster.yaml -o json", NULL}},
+    [WEFT_CMD_TOKENIZE] = {"tokenize",
+                           "TEXT",
+                           "show the tokens of a text",
+                           "Prints a line per token: its id and what it stands for. Needs the "
+                           "vocabulary of a GGUF file\nalone. TEXT may be - for standard input, "
+                           "which is taken as it is, with a newline at its end.",
+                           {"weft tokenize -m model.gguf \"Why is the sky blue?\"",
+                            "weft tokenize -m model.gguf --ids --special - < prompt.txt", NULL}},
+    [WEFT_CMD_DETOKENIZE] =
+        {"detokenize",
+         "IDS",
+         "show the text of tokens",
+         "Prints the text that token ids stand for. IDS are numbers with commas "
+         "or blanks between them,\nor - for standard input.",
+         {"weft detokenize -m model.gguf 1,15043,3186",
+          "weft detokenize -m model.gguf --special - < ids.txt", NULL}},
 };

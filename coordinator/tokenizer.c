@@ -38,8 +38,9 @@ struct encoder {
     int32_t *marks; /* [bytes of the text]; NULL when no special token can be in it */
     char *escaped;  /* one fragment, spaces written as marks */
     struct symbol *symbols;
-    struct join *heap;   /* best first */
-    size_t n_heap, room; /* room: symbols, and half the joins */
+    struct join *heap;       /* best first */
+    size_t n_heap, room;     /* room: symbols, and half the joins */
+    struct weft_words words; /* byte-level BPE: of one fragment */
     int32_t *ids;
     size_t n_ids, ids_room;
 };
@@ -121,6 +122,12 @@ static void propose(struct encoder *e, const char *text, int32_t left)
     uint32_t size = a->size + b->size;
     if (size > WEFT_TOKENIZER_PIECE_MAX)
         return;
+    if (e->v->kind == WEFT_TOKENIZER_BPE) {
+        const struct weft_merge *merge = weft_vocab_merge(e->v, a->id, b->id);
+        if (merge != NULL)
+            heap_push(e, (struct join){-(float)merge->rank, left, size, merge->id});
+        return;
+    }
     int32_t id = weft_vocab_find(e->v, &e->v->pieces, text + a->start, size);
     if (id >= 0)
         heap_push(e, (struct join){e->v->tokens[id].score, left, size, id});
@@ -132,7 +139,7 @@ static int reserve(struct encoder *e, size_t n_chars, weft_err *err)
 {
     if (n_chars <= e->room)
         return 0;
-    size_t room = 2 * n_chars;
+    size_t room = n_chars > 2 * e->room ? n_chars : 2 * e->room;
     struct symbol *symbols = realloc(e->symbols, room * sizeof *symbols);
     if (symbols != NULL)
         e->symbols = symbols;
@@ -145,14 +152,23 @@ static int reserve(struct encoder *e, size_t n_chars, weft_err *err)
     return 0;
 }
 
-/* Ids of one symbol that is not in the vocabulary: its bytes, or the unknown token. */
+/* Ids of one symbol that is not in the vocabulary: its bytes, or the unknown token. With byte-level
+ * BPE it is one byte, which some vocabularies lack; an unknown token that is a control token is not
+ * for text. */
 static int push_unknown(struct encoder *e, const char *s, size_t n, weft_err *err)
 {
-    if (e->v->byte_ids[0] < 0)
-        return push_id(e, e->v->unknown, err);
+    const struct weft_vocab *v = e->v;
+    if (v->kind == WEFT_TOKENIZER_BPE &&
+        (v->unknown < 0 || v->tokens[v->unknown].type != WEFT_TOKEN_UNKNOWN))
+        return weft_fail(err, WEFT_EUSAGE,
+                         "text: byte 0x%02X has no token in this vocabulary; leave its character "
+                         "out",
+                         (unsigned)(uint8_t)*s);
+    if (v->kind == WEFT_TOKENIZER_BPE || v->byte_ids[0] < 0)
+        return push_id(e, v->unknown, err);
     int r = 0;
     for (size_t i = 0; i < n && r == 0; i++)
-        r = push_id(e, e->v->byte_ids[(uint8_t)s[i]], err);
+        r = push_id(e, v->byte_ids[(uint8_t)s[i]], err);
     return r;
 }
 
@@ -162,27 +178,40 @@ static size_t char_size(const char *s)
     return lead < 0x80 ? 1 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
 }
 
-/* Joins text[0..n), which is valid UTF-8, and appends its ids. */
-static int encode_word(struct encoder *e, const char *text, size_t n, weft_err *err)
+/* The symbols that joining starts from: bytes for byte-level BPE, else characters. */
+static int make_symbols(struct encoder *e, const char *text, size_t n, size_t *ret_n, weft_err *err)
 {
-    size_t n_chars = 0;
-    for (size_t i = 0; i < n; i += char_size(text + i))
-        n_chars++;
-    int r = reserve(e, n_chars, err);
+    const bool bytes = e->v->kind == WEFT_TOKENIZER_BPE;
+    size_t n_symbols = bytes ? n : 0;
+    for (size_t i = 0; i < n && !bytes; i += char_size(text + i))
+        n_symbols++;
+    int r = reserve(e, n_symbols, err);
     if (r < 0)
         return r;
     uint32_t start = 0;
-    for (size_t i = 0; i < n_chars; i++) {
-        uint32_t size = (uint32_t)char_size(text + start);
+    for (size_t i = 0; i < n_symbols; i++) {
+        uint32_t size = bytes ? 1 : (uint32_t)char_size(text + start);
         e->symbols[i] = (struct symbol){
             .start = start,
             .size = size,
             .prev = (int32_t)i - 1,
-            .next = i + 1 < n_chars ? (int32_t)i + 1 : -1,
-            .id = weft_vocab_find(e->v, &e->v->pieces, text + start, size),
+            .next = i + 1 < n_symbols ? (int32_t)i + 1 : -1,
+            .id = bytes ? e->v->byte_ids[(uint8_t)text[start]]
+                        : weft_vocab_find(e->v, &e->v->pieces, text + start, size),
         };
         start += size;
     }
+    *ret_n = n_symbols;
+    return 0;
+}
+
+/* Joins text[0..n), which is valid UTF-8, and appends its ids. */
+static int encode_word(struct encoder *e, const char *text, size_t n, weft_err *err)
+{
+    size_t n_chars;
+    int r = make_symbols(e, text, n, &n_chars, err);
+    if (r < 0)
+        return r;
     e->n_heap = 0;
     for (size_t i = 0; i + 1 < n_chars; i++)
         propose(e, text, (int32_t)i);
@@ -215,8 +244,24 @@ static bool at_space(const char *s, size_t i, size_t n)
            memcmp(s + i, WEFT_SPACE_MARK, WEFT_SPACE_MARK_SIZE) == 0;
 }
 
-/* Text between special tokens: spaces become marks, then it is joined; where no piece reaches over
- * the start of a word, each word alone, which gives the same ids and keeps the heap small. */
+/* Text between special tokens, byte-level BPE: each word of the pre-tokenizer is joined alone. */
+static int encode_words(struct encoder *e, const char *text, size_t n, weft_err *err)
+{
+    const bool whole_words = (weft_pretokenizer_flags(e->v->pre) & WEFT_PRE_IGNORE_MERGES) != 0;
+    int r = weft_pretokenizer_split(e->v->pre, text, n, &e->words, err);
+    for (size_t i = 0, start = 0; i < e->words.n && r == 0; start = e->words.ends[i++]) {
+        const size_t size = e->words.ends[i] - start;
+        int32_t id = -1;
+        if (whole_words && size <= WEFT_TOKENIZER_PIECE_MAX)
+            id = weft_vocab_find(e->v, &e->v->pieces, text + start, size);
+        r = id >= 0 ? push_id(e, id, err) : encode_word(e, text + start, size, err);
+    }
+    return r;
+}
+
+/* Text between special tokens, SentencePiece: spaces become marks, then it is joined; where no
+ * piece reaches over the start of a word, each word alone, which gives the same ids and keeps the
+ * heap small. */
 static int encode_fragment(struct encoder *e, const char *text, size_t n, bool prefix,
                            weft_err *err)
 {
@@ -305,23 +350,43 @@ static int mark_specials(struct encoder *e, const char *text, size_t n,
     return 0;
 }
 
+static bool is_blank(char c)
+{
+    return c == ' ' || (c >= '\t' && c <= '\r');
+}
+
+/* Text between two special tokens (-1: none there), less the blanks that they take along. */
+static int encode_between(struct encoder *e, const char *text, size_t n, int32_t before,
+                          int32_t behind, bool prefix, weft_err *err)
+{
+    const struct weft_token *tokens = e->v->tokens;
+    for (; before >= 0 && tokens[before].rstrip && n > 0 && is_blank(text[0]); n--)
+        text++;
+    while (behind >= 0 && tokens[behind].lstrip && n > 0 && is_blank(text[n - 1]))
+        n--;
+    if (n == 0)
+        return 0;
+    return e->v->kind == WEFT_TOKENIZER_BPE ? encode_words(e, text, n, err)
+                                            : encode_fragment(e, text, n, prefix, err);
+}
+
 static int encode_text(struct encoder *e, const char *text, size_t n, weft_err *err)
 {
     int r = 0;
-    bool after_special = true; /* or at the start */
+    int32_t before = -1;
     for (size_t at = 0; at < n && r == 0;) {
         if (e->marks != NULL && e->marks[at] >= 0) {
-            int32_t id = e->marks[at];
-            r = push_id(e, id, err);
-            at += e->v->tokens[id].text_size;
-            after_special = true;
+            before = e->marks[at];
+            r = push_id(e, before, err);
+            at += e->v->tokens[before].text_size;
             continue;
         }
         size_t end = at + 1;
         while (end < n && (e->marks == NULL || e->marks[end] < 0))
             end++;
-        r = encode_fragment(e, text + at, end - at, after_special && e->v->add_space_prefix, err);
-        after_special = false;
+        /* What stands here is at the start or behind a special token. */
+        r = encode_between(e, text + at, end - at, before, end < n ? e->marks[end] : -1,
+                           e->v->add_space_prefix, err);
         at = end;
     }
     return r;
@@ -353,8 +418,8 @@ int weft_tokenizer_encode_spans(const struct weft_tokenizer *t, const char *text
         return r;
     for (size_t i = 0; i < n; i++)
         escaped_size += text[i] == ' ' ? WEFT_SPACE_MARK_SIZE - 1 : 0;
-    char *escaped = malloc(escaped_size);
-    if (escaped == NULL) {
+    char *escaped = v->kind == WEFT_TOKENIZER_SPM ? malloc(escaped_size) : NULL;
+    if (v->kind == WEFT_TOKENIZER_SPM && escaped == NULL) {
         r = weft_fail(err, WEFT_ENOMEM, "tokenizer: no memory for %zu bytes of text", escaped_size);
         goto out;
     }
@@ -382,6 +447,7 @@ out:
     free(e.symbols);
     free(e.heap);
     free(e.ids);
+    weft_words_done(&e.words);
     return r;
 }
 
@@ -416,16 +482,27 @@ bool weft_tokenizer_is_special(const struct weft_tokenizer *t, int32_t id)
     return token != NULL && weft_token_is_special(token->type);
 }
 
+bool weft_tokenizer_is_control(const struct weft_tokenizer *t, int32_t id)
+{
+    const struct weft_token *token = find_token(t, id);
+    return token != NULL && token->type == WEFT_TOKEN_CONTROL;
+}
+
+const char *weft_tokenizer_warning(const struct weft_tokenizer *t)
+{
+    return t->vocab.warning[0] != '\0' ? t->vocab.warning : NULL;
+}
+
 enum weft_tokenizer_kind weft_tokenizer_kind(const struct weft_tokenizer *t)
 {
-    (void)t; /* weft_vocab_open refuses every other kind */
-    return WEFT_TOKENIZER_SPM;
+    return t->vocab.kind;
 }
 
 const char *weft_tokenizer_kind_name(enum weft_tokenizer_kind kind)
 {
     static const char *const names[WEFT_TOKENIZER_KIND_COUNT] = {
         [WEFT_TOKENIZER_SPM] = "SentencePiece",
+        [WEFT_TOKENIZER_BPE] = "byte-level BPE",
     };
     return (unsigned)kind < WEFT_TOKENIZER_KIND_COUNT ? names[kind] : "unknown";
 }

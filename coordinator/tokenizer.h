@@ -6,8 +6,11 @@
  * control token, however it is spelt. Immutable once opened: any thread may read it.
  *
  * Source of the algorithm: Sennrich, Haddow, Birch, "Neural Machine Translation of Rare Words with
- * Subword Units" (2016), in the form of Kudo, Richardson, "SentencePiece" (2018): of all neighbours
- * whose join is a piece, the one with the highest score is joined first, the leftmost of equals.
+ * Subword Units" (2016): of all neighbours that can be joined the best is joined first, the
+ * leftmost of equals. In the form of Kudo, Richardson, "SentencePiece" (2018), those can whose join
+ * is a piece, and the highest score is best. In that of GPT-2 (Radford et al., 2019) a text is cut
+ * into words by the pre-tokenizer (coordinator/pretokenizer.h), words start as bytes, those
+ * neighbours can that a merge names, and the first merge is best.
  */
 #ifndef WEFT_COORDINATOR_TOKENIZER_H
 #define WEFT_COORDINATOR_TOKENIZER_H
@@ -27,6 +30,7 @@
 
 enum weft_tokenizer_kind {
     WEFT_TOKENIZER_SPM, /* tokenizer.ggml.model = llama: SentencePiece pairs by score */
+    WEFT_TOKENIZER_BPE, /* tokenizer.ggml.model = gpt2: bytes of pre-tokenized words, by merges */
     WEFT_TOKENIZER_KIND_COUNT
 };
 
@@ -47,7 +51,8 @@ struct weft_tokenizer;
 
 /* Reads and checks tokenizer.ggml.* of g (borrowed); gives *ret, close it. -WEFT_EUNSUPPORTED for
  * another tokenizer than those above, -WEFT_EMODEL naming the key, -WEFT_ENOMEM. Equal texts are
- * allowed: the lowest id is the one that text becomes. */
+ * allowed: the lowest id is the one that text becomes. A normal token with the name of an end of
+ * turn (<|im_end|>) counts as a control token, as it was meant. */
 int weft_tokenizer_open(const struct weft_gguf *g, struct weft_tokenizer **ret,
                         weft_err *err) WEFT_MUST_USE;
 void weft_tokenizer_close(struct weft_tokenizer *t); /* accepts NULL */
@@ -59,6 +64,9 @@ int32_t weft_tokenizer_bos(const struct weft_tokenizer *t);          /* -1: none
 int32_t weft_tokenizer_eos(const struct weft_tokenizer *t);          /* -1: none */
 bool weft_tokenizer_adds_bos(const struct weft_tokenizer *t);
 bool weft_tokenizer_adds_space(const struct weft_tokenizer *t); /* add_space_prefix */
+/* What had to be assumed because the file does not say, or says what is not known; NULL: nothing.
+ * For the log; good as long as the tokenizer. */
+const char *weft_tokenizer_warning(const struct weft_tokenizer *t);
 
 /* Tokens that end an answer: EOS, EOT, EOM, and control tokens with a published name of that
  * meaning; ascending, at most WEFT_TOKENIZER_STOPS_MAX. */
@@ -68,8 +76,9 @@ const int32_t *weft_tokenizer_stops(const struct weft_tokenizer *t, size_t *ret_
 /* Ids of text[0..n); gives *ret_ids (free(); NULL when *ret_n is 0). User-defined tokens are always
  * read out of the text, control tokens only with WEFT_ENCODE_SPECIAL; of overlapping ones the
  * longest is taken, then the leftmost. With add_space_prefix a space goes before the text and
- * before what follows such a token. -WEFT_EUSAGE for invalid UTF-8 (with the byte's offset) and for
- * more than WEFT_TOKENIZER_TEXT_MAX bytes, -WEFT_ENOMEM. O(n log n). */
+ * before what follows such a token. Blanks behind (before) a token that strips them are dropped.
+ * -WEFT_EUSAGE for invalid UTF-8 (with the byte's offset), for more than WEFT_TOKENIZER_TEXT_MAX
+ * bytes and for a byte that no token stands for, -WEFT_ENOMEM. O(n log n). */
 int weft_tokenizer_encode(const struct weft_tokenizer *t, const char *text, size_t n,
                           unsigned flags, int32_t **ret_ids, size_t *ret_n,
                           weft_err *err) WEFT_MUST_USE;
@@ -89,5 +98,7 @@ const char *weft_tokenizer_piece(const struct weft_tokenizer *t, int32_t id, siz
 const char *weft_tokenizer_text(const struct weft_tokenizer *t, int32_t id, size_t *ret_n);
 /* True for tokens after which a space was put before text: control, unknown, user-defined. */
 bool weft_tokenizer_is_special(const struct weft_tokenizer *t, int32_t id);
+/* True for tokens that never come out of text: control alone. */
+bool weft_tokenizer_is_control(const struct weft_tokenizer *t, int32_t id);
 
 #endif

@@ -5,9 +5,9 @@
 #include "coordinator/vocab.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/model.h"
 
@@ -15,16 +15,52 @@
 #define KEY_TOKENS "tokenizer.ggml.tokens"
 #define KEY_SCORES "tokenizer.ggml.scores"
 #define KEY_TYPES "tokenizer.ggml.token_type"
+#define KEY_PRE "tokenizer.ggml.pre"
 
 static const uint8_t unknown_piece[] = {0xEF, 0xBF, 0xBD}; /* U+FFFD */
 
 /* Names under which publishers end a turn or a text: some files lack eot_token_id, or name as EOS
- * the end of a document only. */
+ * the end of a document only. The file separators end what models of code write. */
 static const char *const stop_names[] = {
-    "<|eot_id|>",    "<|eom_id|>",    "<|im_end|>",         "<|end|>",
-    "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>",    "<|end_of_turn|>",
-    "<|return|>",    "<EOT>",         "<end_of_utterance>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<end_of_turn>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<|end_of_turn|>",
+    "<|return|>",
+    "<|call|>",
+    "<|calls|>",
+    "<|flush|>",
+    "<EOT>",
+    "_<EOT>",
+    "[EOT]",
+    "[EOS]",
+    "<end_of_utterance>",
+    "<turn|>",
+    "<|tool_response>",
+    "[e~[",
+    "<｜end▁of▁sentence｜>", /* DeepSeek: full-width bars */
+    "<|fim_pad|>",
+    "<|repo_name|>",
+    "<|file_sep|>",
 };
+#define N_STOP_NAMES (sizeof stop_names / sizeof stop_names[0])
+
+/* Families whose special tokens take blanks beside them along; no key of GGUF says so. */
+static const struct strip {
+    const char *key, *part; /* the lower-case value of key holds part */
+    const char *token;      /* NULL: all special ones but those below */
+    bool left;
+} strips[] = {
+    {"general.name", "phi-3", NULL, false},          {"general.name", "phi3", NULL, false},
+    {"general.name", "modern-bert", "[MASK]", true}, {KEY_PRE, "jina-v2-de", "<mask>", true},
+    {KEY_PRE, "jina-v2-es", "<mask>", true},         {KEY_PRE, "jina-v2-code", "<mask>", true},
+};
+static const char *const never_stripped[] = {"<unk>", "<s>", "<|endoftext|>"};
+#define N_NEVER_STRIPPED (sizeof never_stripped / sizeof never_stripped[0])
 
 static uint64_t hash_bytes(const char *s, size_t n)
 {
@@ -34,6 +70,18 @@ static uint64_t hash_bytes(const char *s, size_t n)
     return h ^ h >> 32;
 }
 
+struct key {
+    const char *data;
+    size_t size;
+};
+
+static struct key key_of(const struct weft_piece_map *map, const struct weft_token *token)
+{
+    if (map->by_piece)
+        return (struct key){token->piece, token->piece_size};
+    return (struct key){token->text, token->text_size};
+}
+
 int32_t weft_vocab_find(const struct weft_vocab *v, const struct weft_piece_map *map,
                         const char *text, size_t n)
 {
@@ -41,8 +89,8 @@ int32_t weft_vocab_find(const struct weft_vocab *v, const struct weft_piece_map 
         uint32_t slot = map->slots[i & map->mask];
         if (slot == 0)
             return -1;
-        const struct weft_token *token = &v->tokens[slot - 1];
-        if (token->text_size == n && memcmp(token->text, text, n) == 0)
+        const struct key key = key_of(map, &v->tokens[slot - 1]);
+        if (key.size == n && memcmp(key.data, text, n) == 0)
             return (int32_t)(slot - 1);
     }
 }
@@ -62,10 +110,10 @@ static int map_init(struct weft_piece_map *map, uint32_t count, weft_err *err)
 /* Ids come in ascending order, so that the lowest of equal texts stays. */
 static void map_add(struct weft_vocab *v, struct weft_piece_map *map, uint32_t id)
 {
-    const struct weft_token *token = &v->tokens[id];
-    if (weft_vocab_find(v, map, token->text, token->text_size) >= 0)
+    const struct key key = key_of(map, &v->tokens[id]);
+    if (weft_vocab_find(v, map, key.data, key.size) >= 0)
         return;
-    uint32_t i = (uint32_t)hash_bytes(token->text, token->text_size);
+    uint32_t i = (uint32_t)hash_bytes(key.data, key.size);
     while (map->slots[i & map->mask] != 0)
         i++;
     map->slots[i & map->mask] = id + 1;
@@ -77,23 +125,31 @@ bool weft_token_is_special(enum weft_token_type type)
            type == WEFT_TOKEN_USER_DEFINED;
 }
 
-static int check_kind(const struct weft_gguf *g, weft_err *err)
+static bool text_is(const char *text, size_t n, const char *name)
 {
+    return n == strlen(name) && memcmp(text, name, n) == 0;
+}
+
+static int read_kind(const struct weft_gguf *g, enum weft_tokenizer_kind *ret, weft_err *err)
+{
+    static const char *const models[WEFT_TOKENIZER_KIND_COUNT] = {
+        [WEFT_TOKENIZER_SPM] = "llama",
+        [WEFT_TOKENIZER_BPE] = "gpt2",
+    };
     struct weft_gguf_string model;
+    char quoted[WEFT_QUOTE_SIZE];
     int r = weft_gguf_str(g, KEY_MODEL, &model, err);
     if (r < 0)
         return r;
-    if (model.size == 5 && memcmp(model.data, "llama", 5) == 0)
-        return 0;
-    char name[33]; /* the file's bytes go to a terminal: only harmless ones, and not many */
-    size_t n = model.size < sizeof name - 1 ? (size_t)model.size : sizeof name - 1;
-    for (size_t i = 0; i < n; i++)
-        name[i] = (char)(model.data[i] > ' ' && model.data[i] < 0x7F ? model.data[i] : '?');
-    name[n] = '\0';
+    for (int kind = 0; kind < WEFT_TOKENIZER_KIND_COUNT; kind++) {
+        *ret = (enum weft_tokenizer_kind)kind;
+        if (text_is(model.data, (size_t)model.size, models[kind]))
+            return 0;
+    }
     return weft_fail(err, WEFT_EUNSUPPORTED,
-                     KEY_MODEL ": found '%s', expected 'llama' (SentencePiece), the only kind of "
-                               "tokenizer that is supported",
-                     name);
+                     KEY_MODEL ": found %s, expected 'llama' (SentencePiece) or 'gpt2' (byte-level "
+                               "BPE), the kinds of tokenizer that are supported",
+                     weft_quote(quoted, sizeof quoted, model.data, (size_t)model.size));
 }
 
 /* The array of a key with items of either type; count 0 leaves the number of items open. */
@@ -117,8 +173,8 @@ static int find_array(const struct weft_gguf *g, const char *key, enum weft_gguf
 static int check_token(uint32_t id, const struct weft_gguf_string *text, float score, int32_t type,
                        weft_err *err)
 {
-    if (text->size == 0 || text->size > WEFT_TOKENIZER_PIECE_MAX)
-        return weft_fail(err, WEFT_EMODEL, KEY_TOKENS "[%u]: found %llu bytes, expected 1 to %u",
+    if (text->size > WEFT_TOKENIZER_PIECE_MAX)
+        return weft_fail(err, WEFT_EMODEL, KEY_TOKENS "[%u]: found %llu bytes, expected at most %u",
                          id, (unsigned long long)text->size, WEFT_TOKENIZER_PIECE_MAX);
     if (!isfinite(score))
         return weft_fail(err, WEFT_EMODEL, KEY_SCORES "[%u]: found %f, expected a finite number",
@@ -129,25 +185,53 @@ static int check_token(uint32_t id, const struct weft_gguf_string *text, float s
     return 0;
 }
 
-/* Copies text and what it stands for behind each other to out; returns the bytes written. */
-static size_t copy_token(struct weft_token *token, char *out)
+static bool is_text_type(int32_t type)
 {
-    const char *text = token->text;
+    return type == WEFT_TOKEN_NORMAL || type == WEFT_TOKEN_USER_DEFINED;
+}
+
+/* Writes text[0..n) with marks as spaces; returns the bytes written. */
+static size_t unmark_spaces(const char *text, size_t n, char *out)
+{
+    size_t m = 0;
+    for (size_t i = 0; i < n; m++) {
+        bool mark = n - i >= WEFT_SPACE_MARK_SIZE &&
+                    memcmp(text + i, WEFT_SPACE_MARK, WEFT_SPACE_MARK_SIZE) == 0;
+        out[m] = (char)(mark ? ' ' : text[i]);
+        i += mark ? WEFT_SPACE_MARK_SIZE : 1;
+    }
+    return m;
+}
+
+/* What a token of byte-level BPE stands for. A user-defined one is spelt as in texts; so is what
+ * its publisher added as normal without the alphabet, which joining cannot make. */
+static size_t decode_bytes(struct weft_token *token, char *out)
+{
+    size_t m = SIZE_MAX;
+    if (token->type != WEFT_TOKEN_USER_DEFINED)
+        m = weft_byte_alphabet_decode(token->text, token->text_size, out);
+    token->joins = token->joins && (m != SIZE_MAX || token->type == WEFT_TOKEN_USER_DEFINED);
+    if (m != SIZE_MAX)
+        return m;
+    memcpy(out, token->text, token->text_size);
+    return token->text_size;
+}
+
+/* Copies text and what it stands for behind each other to out; returns the bytes written. */
+static size_t copy_token(enum weft_tokenizer_kind kind, struct weft_token *token, char *out)
+{
     size_t n = token->text_size, m = 0;
-    memcpy(out, text, n);
+    memcpy(out, token->text, n);
     char *piece = out + n;
+    token->joins = n > 0 && is_text_type(token->type);
     if (token->type == WEFT_TOKEN_UNKNOWN) {
         memcpy(piece, unknown_piece, sizeof unknown_piece);
         m = sizeof unknown_piece;
-    } else if (token->type != WEFT_TOKEN_CONTROL && token->type != WEFT_TOKEN_BYTE) {
-        for (size_t i = 0; i < n; m++) {
-            bool mark = n - i >= WEFT_SPACE_MARK_SIZE &&
-                        memcmp(text + i, WEFT_SPACE_MARK, WEFT_SPACE_MARK_SIZE) == 0;
-            piece[m] = (char)(mark ? ' ' : text[i]);
-            i += mark ? WEFT_SPACE_MARK_SIZE : 1;
-        }
     } else if (token->type == WEFT_TOKEN_BYTE) {
         m = 1; /* read_bytes fills it in */
+    } else if (token->type != WEFT_TOKEN_CONTROL) {
+        m = kind == WEFT_TOKENIZER_BPE ? decode_bytes(token, piece)
+                                       : unmark_spaces(token->text, n, piece);
     }
     token->text = out;
     token->piece = piece;
@@ -155,16 +239,34 @@ static size_t copy_token(struct weft_token *token, char *out)
     return n + m;
 }
 
+static bool is_stop_name(const char *text, size_t n)
+{
+    for (size_t i = 0; i < N_STOP_NAMES; i++) {
+        if (text_is(text, n, stop_names[i]))
+            return true;
+    }
+    return false;
+}
+
+/* Some files give the end of a turn as a normal token: then text could end an answer. */
+static enum weft_token_type true_type(const struct weft_gguf_string *text, int32_t type)
+{
+    return is_text_type(type) && is_stop_name(text->data, (size_t)text->size)
+               ? WEFT_TOKEN_CONTROL
+               : (enum weft_token_type)type;
+}
+
 static int read_tokens(const struct weft_gguf *g, struct weft_vocab *v, weft_err *err)
 {
-    const struct weft_gguf_kv *texts, *scores, *types;
+    const struct weft_gguf_kv *texts, *scores = NULL, *types;
     int r = find_array(g, KEY_TOKENS, WEFT_GGUF_STRING, WEFT_GGUF_STRING, 0, &texts, err);
     if (r < 0)
         return r;
     if (texts->count == 0 || texts->count > WEFT_VOCAB_MAX)
         return weft_fail(err, WEFT_EMODEL, KEY_TOKENS ": found %llu tokens, expected 1 to %u",
                          (unsigned long long)texts->count, WEFT_VOCAB_MAX);
-    r = find_array(g, KEY_SCORES, WEFT_GGUF_F32, WEFT_GGUF_F32, texts->count, &scores, err);
+    if (v->kind == WEFT_TOKENIZER_SPM)
+        r = find_array(g, KEY_SCORES, WEFT_GGUF_F32, WEFT_GGUF_F32, texts->count, &scores, err);
     if (r == 0)
         r = find_array(g, KEY_TYPES, WEFT_GGUF_I32, WEFT_GGUF_U32, texts->count, &types, err);
     if (r < 0)
@@ -178,18 +280,19 @@ static int read_tokens(const struct weft_gguf *g, struct weft_vocab *v, weft_err
     size_t total = 0;
     for (uint32_t id = 0; id < v->n_tokens; id++) {
         struct weft_gguf_string text;
-        float score;
+        float score = 0;
         int32_t type;
         if (!weft_gguf_next_string(texts, &pos, &text))
             return weft_fail(err, WEFT_EMODEL, KEY_TOKENS "[%u]: missing", id);
-        memcpy(&score, scores->data + 4 * (size_t)id, sizeof score);
+        if (scores != NULL)
+            memcpy(&score, scores->data + 4 * (size_t)id, sizeof score);
         memcpy(&type, types->data + 4 * (size_t)id, sizeof type);
         if ((r = check_token(id, &text, score, type, err)) < 0)
             return r;
         v->tokens[id] = (struct weft_token){.text = text.data,
                                             .text_size = (uint32_t)text.size,
                                             .score = score,
-                                            .type = (enum weft_token_type)type};
+                                            .type = true_type(&text, type)};
         total += 2 * (size_t)text.size + 3; /* the piece is no longer than its text or U+FFFD */
     }
     v->bytes = malloc(total);
@@ -197,7 +300,7 @@ static int read_tokens(const struct weft_gguf *g, struct weft_vocab *v, weft_err
         return weft_fail(err, WEFT_ENOMEM, "vocabulary: no memory for %zu bytes of text", total);
     size_t used = 0;
     for (uint32_t id = 0; id < v->n_tokens; id++)
-        used += copy_token(&v->tokens[id], v->bytes + used);
+        used += copy_token(v->kind, &v->tokens[id], v->bytes + used);
     return 0;
 }
 
@@ -207,7 +310,7 @@ static int hex_digit(char c)
     return at != NULL ? (int)(at - digits) : -1;
 }
 
-/* Byte tokens are spelt <0xNN>: either all 256 of them or none. */
+/* Byte tokens are spelt <0xNN>: either all 256 of them or none. Byte-level BPE has others. */
 static int read_bytes(struct weft_vocab *v, weft_err *err)
 {
     unsigned found = 0;
@@ -229,14 +332,14 @@ static int read_bytes(struct weft_vocab *v, weft_err *err)
         if (v->byte_ids[byte] < 0)
             v->byte_ids[byte] = (int32_t)id;
     }
-    if (found != 0 && found != 256)
+    if (v->kind == WEFT_TOKENIZER_SPM && found != 0 && found != 256)
         return weft_fail(err, WEFT_EMODEL,
                          KEY_TYPES ": found tokens for %u bytes, expected all 256 or none", found);
     return 0;
 }
 
-/* The id a key gives; where the key is missing, that of SentencePiece's own order, if the token
- * there has the type that goes with it; else -1. */
+/* The id a key gives; where the key is missing, that of SentencePiece's own order (-1: none), if
+ * the token there has the type that goes with it; else -1. */
 static int read_id(const struct weft_gguf *g, const struct weft_vocab *v, const char *key,
                    int32_t usual, enum weft_token_type type, int32_t *ret, weft_err *err)
 {
@@ -265,26 +368,28 @@ static int read_flag(const struct weft_gguf *g, const char *key, bool usual, boo
 
 static int read_special_ids(const struct weft_gguf *g, struct weft_vocab *v, weft_err *err)
 {
+    const bool spm = v->kind == WEFT_TOKENIZER_SPM;
     const struct {
         const char *key;
         int32_t usual;
         enum weft_token_type type;
         int32_t *id;
     } ids[] = {
-        {"tokenizer.ggml.unknown_token_id", 0, WEFT_TOKEN_UNKNOWN, &v->unknown},
-        {"tokenizer.ggml.bos_token_id", 1, WEFT_TOKEN_CONTROL, &v->bos},
-        {"tokenizer.ggml.eos_token_id", 2, WEFT_TOKEN_CONTROL, &v->eos},
+        {"tokenizer.ggml.unknown_token_id", spm ? 0 : -1, WEFT_TOKEN_UNKNOWN, &v->unknown},
+        {"tokenizer.ggml.bos_token_id", spm ? 1 : -1, WEFT_TOKEN_CONTROL, &v->bos},
+        {"tokenizer.ggml.eos_token_id", spm ? 2 : -1, WEFT_TOKEN_CONTROL, &v->eos},
         {"tokenizer.ggml.eot_token_id", -1, WEFT_TOKEN_CONTROL, &v->eot},
         {"tokenizer.ggml.eom_token_id", -1, WEFT_TOKEN_CONTROL, &v->eom},
     };
     const struct {
         const char *key;
-        bool usual; /* of SentencePiece vocabularies */
+        bool usual;
         bool *flag;
     } flags[] = {
-        {"tokenizer.ggml.add_bos_token", true, &v->add_bos},
+        {"tokenizer.ggml.add_bos_token",
+         spm || (weft_pretokenizer_flags(v->pre) & WEFT_PRE_ADD_BOS) != 0, &v->add_bos},
         {"tokenizer.ggml.add_eos_token", false, &v->add_eos},
-        {"tokenizer.ggml.add_space_prefix", true, &v->add_space_prefix},
+        {"tokenizer.ggml.add_space_prefix", spm, &v->add_space_prefix},
     };
     int r = 0;
     for (size_t i = 0; i < sizeof ids / sizeof ids[0] && r == 0; i++)
@@ -293,7 +398,8 @@ static int read_special_ids(const struct weft_gguf *g, struct weft_vocab *v, wef
         r = read_flag(g, flags[i].key, flags[i].usual, flags[i].flag, err);
     if (r < 0)
         return r;
-    if (v->byte_ids[0] < 0 && v->unknown < 0)
+    v->add_space_prefix = v->add_space_prefix && spm; /* BPE never does, whatever its file says */
+    if (spm && v->byte_ids[0] < 0 && v->unknown < 0)
         return weft_fail(
             err, WEFT_EMODEL,
             "key tokenizer.ggml.unknown_token_id is missing, and there are no byte tokens: "
@@ -313,17 +419,62 @@ static void add_stop(struct weft_vocab *v, int32_t id)
     v->n_stops++;
 }
 
+/* The control token of a name, -1: none. */
+static int32_t find_control(const struct weft_vocab *v, const char *name)
+{
+    int32_t id = weft_vocab_find(v, &v->specials, name, strlen(name));
+    return id >= 0 && v->tokens[id].type == WEFT_TOKEN_CONTROL ? id : -1;
+}
+
 static void read_stops(struct weft_vocab *v)
 {
-    _Static_assert(sizeof stop_names / sizeof stop_names[0] + 3 <= WEFT_TOKENIZER_STOPS_MAX,
-                   "all names and the three ids fit");
+    _Static_assert(N_STOP_NAMES + 3 <= WEFT_TOKENIZER_STOPS_MAX, "all names and three ids fit");
+    /* There <|end|> closes one message of several, and the others the answer. */
+    const bool harmony = find_control(v, "<|return|>") >= 0 && find_control(v, "<|call|>") >= 0;
     add_stop(v, v->eos);
     add_stop(v, v->eot);
     add_stop(v, v->eom);
-    for (size_t i = 0; i < sizeof stop_names / sizeof stop_names[0]; i++) {
-        int32_t id = weft_vocab_find(v, &v->specials, stop_names[i], strlen(stop_names[i]));
-        if (id >= 0 && v->tokens[id].type == WEFT_TOKEN_CONTROL)
-            add_stop(v, id);
+    for (size_t i = 0; i < N_STOP_NAMES; i++) {
+        if (!harmony || strcmp(stop_names[i], "<|end|>") != 0)
+            add_stop(v, find_control(v, stop_names[i]));
+    }
+}
+
+/* True if the lower-case text of a key holds part. */
+static bool key_holds(const struct weft_gguf *g, const char *key, const char *part)
+{
+    struct weft_gguf_string value;
+    if (weft_gguf_kv(g, key) == NULL || weft_gguf_str(g, key, &value, NULL) < 0)
+        return false;
+    const size_t n = strlen(part);
+    for (size_t i = 0; i + n <= value.size; i++) {
+        if (strncasecmp(value.data + i, part, n) == 0)
+            return true;
+    }
+    return false;
+}
+
+static void set_strip(const struct strip *strip, struct weft_token *token)
+{
+    if (strip->token != NULL && !text_is(token->text, token->text_size, strip->token))
+        return;
+    for (size_t i = 0; strip->token == NULL && i < N_NEVER_STRIPPED; i++) {
+        if (text_is(token->text, token->text_size, never_stripped[i]))
+            return;
+    }
+    token->lstrip = token->lstrip || strip->left;
+    token->rstrip = token->rstrip || !strip->left;
+}
+
+static void read_strips(const struct weft_gguf *g, struct weft_vocab *v)
+{
+    for (size_t i = 0; i < sizeof strips / sizeof strips[0]; i++) {
+        if (!key_holds(g, strips[i].key, strips[i].part))
+            continue;
+        for (uint32_t id = 0; id < v->n_tokens; id++) {
+            if (weft_token_is_special(v->tokens[id].type))
+                set_strip(&strips[i], &v->tokens[id]);
+        }
     }
 }
 
@@ -369,17 +520,18 @@ static int build_maps(struct weft_vocab *v, weft_err *err)
     uint32_t n_specials = 0;
     for (uint32_t id = 0; id < v->n_tokens; id++)
         n_specials += weft_token_is_special(v->tokens[id].type);
+    v->pieces.by_piece = v->kind == WEFT_TOKENIZER_BPE;
     int r = map_init(&v->pieces, v->n_tokens, err);
     if (r == 0)
         r = map_init(&v->specials, n_specials, err);
     v->words = true;
     for (uint32_t id = 0; id < v->n_tokens && r == 0; id++) {
         const struct weft_token *token = &v->tokens[id];
-        if (token->type == WEFT_TOKEN_NORMAL || token->type == WEFT_TOKEN_USER_DEFINED) {
+        if (token->joins) {
             map_add(v, &v->pieces, id);
             v->words = v->words && !holds_inner_space(token);
         }
-        if (weft_token_is_special(token->type)) {
+        if (weft_token_is_special(token->type) && token->text_size > 0) {
             map_add(v, &v->specials, id);
             r = add_length(v, id, err);
         }
@@ -390,7 +542,9 @@ static int build_maps(struct weft_vocab *v, weft_err *err)
 int weft_vocab_open(const struct weft_gguf *g, struct weft_vocab *ret, weft_err *err)
 {
     struct weft_vocab v = {0};
-    int r = check_kind(g, err);
+    int r = read_kind(g, &v.kind, err);
+    if (r == 0 && v.kind == WEFT_TOKENIZER_BPE)
+        r = weft_vocab_open_pre(g, &v, err);
     if (r == 0)
         r = read_tokens(g, &v, err);
     if (r == 0)
@@ -399,11 +553,14 @@ int weft_vocab_open(const struct weft_gguf *g, struct weft_vocab *ret, weft_err 
         r = read_special_ids(g, &v, err);
     if (r == 0)
         r = build_maps(&v, err);
+    if (r == 0 && v.kind == WEFT_TOKENIZER_BPE)
+        r = weft_vocab_open_merges(g, &v, err);
     if (r < 0) {
         weft_vocab_done(&v);
         return r;
     }
     read_stops(&v);
+    read_strips(g, &v);
     *ret = v;
     return 0;
 }
@@ -415,5 +572,7 @@ void weft_vocab_done(struct weft_vocab *v)
     free(v->pieces.slots);
     free(v->specials.slots);
     free(v->lengths);
+    free(v->merges.slots);
+    weft_pretokenizer_close(v->pre);
     *v = (struct weft_vocab){0};
 }

@@ -30,6 +30,17 @@ static void expect(const char *const *args, int status, const char *out, const c
     command_done(&c);
 }
 
+/* The same, with words that the output has. */
+static void expect_words(const char *const *args, int status, const char *out, const char *err)
+{
+    struct command c;
+    command_run(&c, args, NULL, NULL);
+    ck_assert_msg(c.status == status, "exit %d, expected %d: %s", c.status, status, c.err);
+    ck_assert_msg(strstr(c.out, out) != NULL, "found '%s', expected '%s' in it", c.out, out);
+    ck_assert_str_eq(c.err, err);
+    command_done(&c);
+}
+
 /* JSON is YAML: the value at a path of what a command printed. */
 static void expect_json(const char *const *args, int status, const char *const *paths_and_values)
 {
@@ -234,8 +245,13 @@ START_TEST(inspect_vocabulary)
     }
     expect_json(ARGS("inspect", "--json", "../shared/vocab/ggml-vocab-qwen2.gguf"), 0,
                 ARGS("architecture", "qwen2", "runs", "false", "tensors", "0", "why_not",
-                     "the file has no tensors, only metadata", "tokenizer.kind", "gpt2",
-                     "tokenizer.runs", "false", "tokenizer.tokens", "151665"));
+                     "the file has no tensors, only metadata", "tokenizer.kind", "byte-level BPE",
+                     "tokenizer.runs", "true", "tokenizer.tokens", "151665", "tokenizer.merges",
+                     "151387", "tokenizer.pre", "qwen2", "tokenizer.warning", ""));
+    expect_words(ARGS("inspect", "../shared/vocab/ggml-vocab-qwen2.gguf"), 0,
+                 "\ntokenizer     byte-level BPE, 151665 tokens, 151387 merges\n"
+                 "  pre         qwen2\n",
+                 "");
 }
 END_TEST
 
@@ -244,16 +260,6 @@ END_TEST
 /* A copy of a golden model. */
 #define DAMAGED(...) \
     damaged_model("tests/golden/llama-256-q8_0.gguf", &(struct damage){__VA_ARGS__})
-
-static void expect_words(const char *const *args, int status, const char *out, const char *err)
-{
-    struct command c;
-    command_run(&c, args, NULL, NULL);
-    ck_assert_msg(c.status == status, "exit %d, expected %d: %s", c.status, status, c.err);
-    ck_assert_msg(strstr(c.out, out) != NULL, "found '%s', expected '%s' in it", c.out, out);
-    ck_assert_str_eq(c.err, err);
-    command_done(&c);
-}
 
 START_TEST(check_good_weights)
 {

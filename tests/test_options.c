@@ -134,6 +134,9 @@ static const struct sample samples[WEFT_OPTION_COUNT] = {
     [WEFT_OPTION_LOGITS] = {"out.f32", "x", {"eval", "-m", "m", "--ids", "1"}},
     [WEFT_OPTION_TEXT_FILE] = {"text", "x", {"eval", "-m", "m"}},
     [WEFT_OPTION_CHECK] = {"yes", "no", {"inspect", "m"}},
+    [WEFT_OPTION_IDS_ONLY] = {"yes", "no", {"tokenize", "-m", "m", "text"}},
+    [WEFT_OPTION_NO_BOS] = {"yes", "no", {"tokenize", "-m", "m", "text"}},
+    [WEFT_OPTION_SPECIAL] = {"yes", "no", {"detokenize", "-m", "m", "1,2"}},
     [WEFT_OPTION_N_PROMPT] = {"128,512", "0", {"bench", "-m", "m"}},
     [WEFT_OPTION_N_GEN] = {"0", "1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16", {"bench", "-m", "m"}},
     [WEFT_OPTION_BENCH_THREADS] = {"1,2", "64", {"bench", "-m", "m"}},
@@ -228,13 +231,19 @@ END_TEST
 START_TEST(every_command)
 {
     static const struct {
-        const char *args[4];
+        const char *args[5];
         enum weft_command command;
     } cases[] = {
-        {{"check", "-f", "c"}, WEFT_CMD_CHECK},      {{"status", "-f", "c"}, WEFT_CMD_STATUS},
-        {{"plan", "-f", "c"}, WEFT_CMD_PLAN},        {{"run", "-fc", "hi"}, WEFT_CMD_RUN},
-        {{"chat", "-f", "c"}, WEFT_CMD_CHAT},        {{"inspect", "m.gguf"}, WEFT_CMD_INSPECT},
-        {{"eval", "-fc", "--ids=1"}, WEFT_CMD_EVAL}, {{"bench", "-fc"}, WEFT_CMD_BENCH},
+        {{"check", "-f", "c"}, WEFT_CMD_CHECK},
+        {{"status", "-f", "c"}, WEFT_CMD_STATUS},
+        {{"plan", "-f", "c"}, WEFT_CMD_PLAN},
+        {{"run", "-fc", "hi"}, WEFT_CMD_RUN},
+        {{"chat", "-f", "c"}, WEFT_CMD_CHAT},
+        {{"inspect", "m.gguf"}, WEFT_CMD_INSPECT},
+        {{"eval", "-fc", "--ids=1"}, WEFT_CMD_EVAL},
+        {{"bench", "-fc"}, WEFT_CMD_BENCH},
+        {{"tokenize", "-m", "m", "-"}, WEFT_CMD_TOKENIZE},
+        {{"detokenize", "-mm", "1"}, WEFT_CMD_DETOKENIZE},
     };
     ck_assert_uint_eq(sizeof cases / sizeof cases[0], WEFT_CMD_COUNT);
     for (size_t i = 0; i < WEFT_CMD_COUNT; i++) {
@@ -306,6 +315,19 @@ START_TEST(wrong_operands)
     expect_error(ARGS("inspect"), NULL, "weft inspect needs a file: weft inspect FILE");
     expect_error(ARGS("inspect", ""), NULL, "weft inspect needs a file: weft inspect FILE");
     expect_error(ARGS("inspect", "a", "b"), NULL, "weft inspect takes one FILE, found 'a' and 'b'");
+    expect_error(ARGS("tokenize", "a"), NULL,
+                 "weft tokenize needs a GGUF file: -m FILE or WEFT_MODEL");
+    expect_error(ARGS("tokenize", "-m", "m"), NULL,
+                 "weft tokenize needs TEXT, or - for standard input");
+    expect_error(ARGS("detokenize"), ENV("WEFT_MODEL=m"),
+                 "weft detokenize needs IDS, or - for standard input");
+    expect_error(ARGS("tokenize", "-m", "m", "a", "b"), NULL,
+                 "weft tokenize takes one TEXT, found 'a' and 'b': put quotes around the whole");
+    expect_error(ARGS("tokenize", "-m", "m", "-x"), NULL,
+                 "unknown option '-x', see weft tokenize --help; before a text that starts with "
+                 "'-' put --");
+    ck_assert_str_eq(parse_good(ARGS("tokenize", "-m", "m", "--", "-x"), NULL).prompt, "-x");
+    ck_assert_str_eq(parse_good(ARGS("tokenize", ""), ENV("WEFT_MODEL=m")).prompt, "");
     expect_error(ARGS("check", "c.yaml"), NULL,
                  "weft check takes no argument, found 'c.yaml': the cluster file goes behind -f");
     expect_error(ARGS("status", "c.yaml"), NULL,
@@ -347,13 +369,13 @@ END_TEST
 START_TEST(foreign_options)
 {
     expect_error(ARGS("run", "--ids", "1"), NULL,
-                 "weft run has no option --ids; these have it: eval");
+                 "weft run has no option --ids; these have it: eval, tokenize");
     expect_error(ARGS("inspect", "-m", "m"), NULL,
                  "weft inspect has no option -m; these have it: check, plan, run, chat, eval, "
-                 "bench");
+                 "bench, tokenize, detokenize");
     expect_error(ARGS("status", "--model=m"), NULL,
                  "weft status has no option --model; these have it: check, plan, run, chat, eval, "
-                 "bench");
+                 "bench, tokenize, detokenize");
     expect_error(ARGS("eval", "--temp", "1"), NULL,
                  "weft eval has no option --temp; these have it: run, chat");
     expect_error(ARGS("plan", "-t", "1"), NULL,
@@ -365,7 +387,9 @@ START_TEST(foreign_options)
                  "weft bench has no option --check; these have it: inspect");
     expect_error(ARGS("chat", "--json"), NULL,
                  "weft chat has no option --json; these have it: check, status, plan, run, "
-                 "inspect, eval, bench");
+                 "inspect, eval, bench, tokenize, detokenize");
+    expect_error(ARGS("detokenize", "--no-bos"), NULL,
+                 "weft detokenize has no option --no-bos; these have it: tokenize");
     /* A variable that does not concern the command is ignored, good or not. */
     ck_assert_str_eq(
         parse_good(ARGS("check", "-f", "c"), ENV("WEFT_TEMP=hot", "WEFT_THREADS=0")).cluster, "c");
@@ -778,6 +802,9 @@ START_TEST(completion_completes)
         {"weft inspect --j", "--json"},
         {"weft bench -o ''", "md csv json"},
         {"weft bench --n", "--n-prompt --n-gen"},
+        {"weft tokenize --", "--model --ids --no-bos --special --json --help --version"},
+        {"weft tokenize --ids ''", ""},
+        {"weft detok", "detokenize"},
         {"weft bench -t ''", ""},
         {"weft be", "bench"},
         {"weft inspect /nonexis", ""},

@@ -80,6 +80,30 @@ static void save_split(const char *name, const struct gguf_writer_llama *options
     gguf_writer_done(&w);
 }
 
+/* Metadata alone: byte-level BPE. */
+static void save_vocabulary(const char *name)
+{
+    static const char *const tokens[] = {"<s>", "t",        "h",          "e",
+                                         "th",  "\xC4\xA0", "\xC4\xA0th", "<|end|>"};
+    static const char *const merges[] = {"t h", "\xC4\xA0 th", "th e"};
+    static const int32_t types[] = {3, 1, 1, 1, 1, 1, 1, 4};
+    struct gguf_writer w;
+    size_t size;
+    gguf_writer_init(&w);
+    gguf_writer_str(&w, "tokenizer.ggml.model", "gpt2");
+    gguf_writer_str(&w, "tokenizer.ggml.pre", "qwen2");
+    gguf_writer_strings(&w, "tokenizer.ggml.tokens", tokens, sizeof tokens / sizeof tokens[0]);
+    gguf_writer_array(&w, "tokenizer.ggml.token_type", WEFT_GGUF_I32, 8, types, sizeof types);
+    gguf_writer_strings(&w, "tokenizer.ggml.merges", merges, sizeof merges / sizeof merges[0]);
+    gguf_writer_u32(&w, "tokenizer.ggml.unknown_token_id", 0);
+    gguf_writer_str(&w, "tokenizer.chat_template",
+                    "{% for m in messages %}{{ m.content }} the{% endfor %}");
+    uint8_t *file = gguf_writer_finish(&w, &size);
+    save(name, file, size, NULL, 0);
+    free(file);
+    gguf_writer_done(&w);
+}
+
 static void save_models(void)
 {
     const struct gguf_writer_llama small = {
@@ -99,6 +123,7 @@ static void save_models(void)
     o = small;
     save_split("gguf/split", &o, false);
     save_split("gguf/split-keys-alone", &o, true);
+    save_vocabulary("gguf/bpe-vocabulary");
 }
 
 /* ---- frames ---- */

@@ -86,5 +86,6 @@ int weft_cmd_eval(struct weft_app *app);
 int weft_cmd_bench(struct weft_app *app);
 int weft_cmd_tokenize(struct weft_app *app);
 int weft_cmd_detokenize(struct weft_app *app);
+int weft_cmd_template(struct weft_app *app);
 
 #endif

@@ -446,6 +446,27 @@ static void json_parts(const struct facts *f, struct weft_str *out)
     weft_str_adds(out, "], ");
 }
 
+static void json_shards(const struct weft_model *m, struct weft_str *out)
+{
+    static const enum weft_shard_kind kinds[] = {WEFT_SHARD_ATTN, WEFT_SHARD_FFN,
+                                                 WEFT_SHARD_EXPERT};
+    const char *between = "";
+    weft_str_adds(out, "\"shards\": {");
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
+        weft_str_addf(out, "%s\"%s\": %u", i > 0 ? ", " : "", weft_shard_kind_name(kinds[i]),
+                      weft_shard_space(m, kinds[i]));
+    weft_str_adds(out, "}, \"not_divisible\": {");
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        const char *why = weft_shard_whole(m, kinds[i]);
+        if (why == NULL)
+            continue;
+        weft_str_addf(out, "%s\"%s\": ", between, weft_shard_kind_name(kinds[i]));
+        weft_str_add_json(out, why, strlen(why));
+        between = ", ";
+    }
+    weft_str_adds(out, "}, ");
+}
+
 static void json_facts(const struct facts *f, struct weft_str *out)
 {
     const char *between = "";
@@ -477,6 +498,8 @@ static void json_facts(const struct facts *f, struct weft_str *out)
         between = ", ";
     }
     weft_str_adds(out, "}, ");
+    if (f->model != NULL)
+        json_shards(f->model, out);
     json_tokenizer(f, out);
     weft_str_addf(out, ", \"chat_template_bytes\": %llu, \"chat_template_runs\": %s",
                   (unsigned long long)f->template_bytes,

@@ -446,7 +446,9 @@ int weft_conversation_open(struct weft_app *app, bool raw,
         r = weft_fail(err, WEFT_EMODEL, "%s: the tokenizer has %u tokens, the model %u",
                       app->model.name, weft_tokenizer_vocab(c->tokenizer), app->model.vocab);
     if (r == 0 && !raw)
-        r = weft_template_open_gguf(&app->model_file.gguf, &c->template, err);
+        r = app->opt->template != NULL
+                ? weft_template_open_builtin(app->opt->template, &c->template, err)
+                : weft_template_open_gguf(&app->model_file.gguf, &c->template, err);
     c->answer_room = app->file.context;
     if (r == 0 && (c->answer = calloc(c->answer_room, sizeof *c->answer)) == NULL)
         r = weft_fail(err, WEFT_ENOMEM, "conversation");

@@ -186,6 +186,7 @@ static int (*const commands[WEFT_CMD_COUNT])(struct weft_app *) = {
     [WEFT_CMD_CHAT] = weft_cmd_chat,         [WEFT_CMD_INSPECT] = weft_cmd_inspect,
     [WEFT_CMD_EVAL] = weft_cmd_eval,         [WEFT_CMD_BENCH] = weft_cmd_bench,
     [WEFT_CMD_TOKENIZE] = weft_cmd_tokenize, [WEFT_CMD_DETOKENIZE] = weft_cmd_detokenize,
+    [WEFT_CMD_TEMPLATE] = weft_cmd_template,
 };
 
 static int open_uv(struct weft_app_uv *u, weft_err *err)

@@ -406,6 +406,12 @@ static void forget_variable(struct parse *p, enum weft_option_id id)
         opt->plan = NULL;
     else if (id == WEFT_OPTION_PROMPT_FILE)
         opt->prompt_file = NULL;
+    else if (id == WEFT_OPTION_MODEL)
+        opt->model = NULL;
+    else if (id == WEFT_OPTION_RAW)
+        opt->raw = false;
+    else if (id == WEFT_OPTION_TEMPLATE)
+        opt->template = NULL;
     else if (id == WEFT_OPTION_PREDICT)
         opt->predict = -1;
 }
@@ -529,9 +535,48 @@ static int check_bench(struct parse *p)
     return 0;
 }
 
+/* One template: none, the model's or one of weft's own. */
+static int check_chat_template(struct parse *p)
+{
+    const bool raw = p->opt.raw && p->origin[WEFT_OPTION_RAW] == FROM_FLAG;
+    if (raw && p->origin[WEFT_OPTION_TEMPLATE] == FROM_FLAG)
+        return weft_fail(p->err, WEFT_EUSAGE, "found --raw and --template, expected one of them");
+    if (raw)
+        forget_variable(p, WEFT_OPTION_TEMPLATE);
+    else if (p->origin[WEFT_OPTION_TEMPLATE] == FROM_FLAG)
+        forget_variable(p, WEFT_OPTION_RAW);
+    return 0;
+}
+
+/* weft template: one source of the template, and an input. */
+static int check_template(struct parse *p)
+{
+    static const enum weft_option_id sources[] = {WEFT_OPTION_TEMPLATE_FILE, WEFT_OPTION_MODEL,
+                                                  WEFT_OPTION_TEMPLATE};
+    int flags = 0;
+    for (size_t i = 0; i < sizeof sources / sizeof sources[0]; i++)
+        flags += p->origin[sources[i]] == FROM_FLAG;
+    if (flags > 1)
+        return weft_fail(p->err, WEFT_EUSAGE,
+                         "found several of --file, -m and --template, expected one of them");
+    for (size_t i = 0; flags > 0 && i < sizeof sources / sizeof sources[0]; i++)
+        forget_variable(p, sources[i]);
+    if (p->opt.file == NULL && p->opt.model == NULL && p->opt.template == NULL)
+        return weft_fail(p->err, WEFT_EUSAGE,
+                         "weft template needs --file FILE, -m FILE or --template NAME");
+    if (p->opt.input == NULL)
+        return weft_fail(p->err, WEFT_EUSAGE,
+                         "weft template needs a conversation: --input FILE, - for standard input");
+    return 0;
+}
+
 static int check_rules(struct parse *p)
 {
     int r = check_cluster(p);
+    if (r == 0 && (p->opt.command == WEFT_CMD_RUN || p->opt.command == WEFT_CMD_CHAT))
+        r = check_chat_template(p);
+    if (r == 0 && p->opt.command == WEFT_CMD_TEMPLATE)
+        r = check_template(p);
     if (r == 0 && p->opt.command == WEFT_CMD_RUN)
         r = check_run(p);
     if (r == 0 && p->opt.command == WEFT_CMD_INSPECT)

@@ -20,6 +20,7 @@ enum weft_command {
     WEFT_CMD_BENCH,
     WEFT_CMD_TOKENIZE,
     WEFT_CMD_DETOKENIZE,
+    WEFT_CMD_TEMPLATE,
     WEFT_CMD_COUNT
 };
 
@@ -42,6 +43,7 @@ struct weft_options {
     const char *prompt;      /* positional, also TEXT and IDS; "-": stdin; NULL: none */
     const char *prompt_file; /* --prompt-file FILE      WEFT_PROMPT_FILE */
     bool raw;                /* --raw                   WEFT_RAW */
+    const char *template;    /* --template NAME         WEFT_TEMPLATE; NULL: the model's own */
     bool json;               /* --json                  WEFT_JSON */
     const char *kv;          /* --kv f16|f32|q8_0       WEFT_KV; NULL: not given */
     const char *gemm;        /* --gemm openblas|weft    WEFT_GEMM */
@@ -53,7 +55,11 @@ struct weft_options {
     /* eval */
     const char *ids;    /* --ids 1,300,5 */
     const char *logits; /* --logits FILE */
-    const char *file;   /* --file TEXT: perplexity */
+    const char *file;   /* --file TEXT: perplexity; template: --file T.jinja or .json */
+    /* template */
+    const char *input;     /* --input FILE */
+    const char *bos, *eos; /* --bos TEXT --eos TEXT; NULL: those of the model */
+    const char *now;       /* --now "YYYY-MM-DD HH:MM:SS"; NULL: the clock */
     /* inspect */
     bool check; /* --check */
     /* tokenize, detokenize */

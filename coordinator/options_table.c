@@ -5,6 +5,7 @@
 #include "coordinator/options_table.h"
 
 #include "base/model.h"
+#include "coordinator/template.h"
 
 #define BIT(name) (1u << WEFT_CMD_##name)
 #define ANSWERS (BIT(RUN) | BIT(CHAT))              /* what samples */
@@ -37,7 +38,7 @@ const struct weft_option weft_option_table[WEFT_OPTION_COUNT] = {
                            .variable = "WEFT_MODEL",
                            .kind = WEFT_OPTION_FILE,
                            PLACE(model),
-                           .commands = PLANS | BIT(CHECK) | TOKENS,
+                           .commands = PLANS | BIT(CHECK) | TOKENS | BIT(TEMPLATE),
                            .argument = "FILE",
                            .help = "GGUF model: path, name or hf:OWNER/REPO:FILE"},
     [WEFT_OPTION_PLAN] = {.name = "plan",
@@ -100,6 +101,14 @@ const struct weft_option weft_option_table[WEFT_OPTION_COUNT] = {
                          PLACE(raw),
                          .commands = ANSWERS,
                          .help = "the prompt as it is, without the model's chat template"},
+    [WEFT_OPTION_TEMPLATE] = {.name = "template",
+                              .variable = "WEFT_TEMPLATE",
+                              .kind = WEFT_OPTION_NAME,
+                              PLACE(template),
+                              .names = weft_template_names,
+                              .commands = ANSWERS | BIT(TEMPLATE),
+                              .argument = "NAME",
+                              .help = "chat template of weft's own, instead of the model's"},
     [WEFT_OPTION_KV] = {.name = "kv",
                         .variable = "WEFT_KV",
                         .kind = WEFT_OPTION_NAME,
@@ -201,6 +210,39 @@ const struct weft_option weft_option_table[WEFT_OPTION_COUNT] = {
                                .commands = BIT(EVAL),
                                .argument = "TEXT",
                                .help = "print the perplexity of this file's text"},
+    [WEFT_OPTION_TEMPLATE_FILE] = {.name = "file",
+                                   .kind = WEFT_OPTION_FILE,
+                                   PLACE(file),
+                                   .commands = BIT(TEMPLATE),
+                                   .argument = "FILE",
+                                   .help = "chat template: Jinja, or a tokenizer_config.json"},
+    [WEFT_OPTION_INPUT] = {.name = "input",
+                           .kind = WEFT_OPTION_FILE,
+                           PLACE(input),
+                           .commands = BIT(TEMPLATE),
+                           .argument = "FILE",
+                           .help = "JSON with messages, tools and the like; -: standard input"},
+    [WEFT_OPTION_BOS] = {.name = "bos",
+                         .kind = WEFT_OPTION_TEXT,
+                         PLACE(bos),
+                         .commands = BIT(TEMPLATE),
+                         .argument = "TEXT",
+                         .help = "text of bos_token",
+                         .usual = "the model's"},
+    [WEFT_OPTION_EOS] = {.name = "eos",
+                         .kind = WEFT_OPTION_TEXT,
+                         PLACE(eos),
+                         .commands = BIT(TEMPLATE),
+                         .argument = "TEXT",
+                         .help = "text of eos_token",
+                         .usual = "the model's"},
+    [WEFT_OPTION_NOW] = {.name = "now",
+                         .kind = WEFT_OPTION_TEXT,
+                         PLACE(now),
+                         .commands = BIT(TEMPLATE),
+                         .argument = "TIME",
+                         .help = "\"YYYY-MM-DD HH:MM:SS\" for strftime_now",
+                         .usual = "the clock"},
     [WEFT_OPTION_CHECK] = {.name = "check",
                            .kind = WEFT_OPTION_FLAG,
                            PLACE(check),
@@ -368,4 +410,14 @@ const struct weft_command_info weft_command_table[WEFT_CMD_COUNT] = {
          "or blanks between them,\nor - for standard input.",
          {"weft detokenize -m model.gguf 1,15043,3186",
           "weft detokenize -m model.gguf --special - < ids.txt", NULL}},
+    [WEFT_CMD_TEMPLATE] =
+        {"template",
+         NULL,
+         "show the text that a chat template makes of a conversation",
+         "Renders a conversation (--input) through the chat template of a model (-m), of a file "
+         "(--file) or\none of weft's own (--template), and prints the text as it is. The input is "
+         "a JSON object with\nmessages and, where there are, tools, documents, "
+         "add_generation_prompt and other variables.",
+         {"weft template -m model.gguf --input chat.json",
+          "weft template --file chat.jinja --bos '<s>' --eos '</s>' --input - < chat.json", NULL}},
 };

@@ -194,6 +194,32 @@ START_TEST(inspect_demo)
 }
 END_TEST
 
+/* What a layer is cut into, and what the architecture forbids to cut. */
+START_TEST(inspect_shards)
+{
+    static const struct {
+        const char *model, *words;
+    } cases[] = {
+        {"tests/golden/arch/olmo2.gguf", "(not to be divided: its q and k norms span all heads)"},
+        {"tests/golden/arch/qwen2moe.gguf",
+         "experts       3 of 7 a token, FFN 40 each, and one for all\n"},
+        {"tests/golden/arch/phi3-window.gguf", "window        9 positions\n"},
+        {"tests/golden/arch/gemma2.gguf", "window        9 positions in some layers\n"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct command c;
+        command_run(&c, ARGS("inspect", weft_test_path(cases[i].model)), NULL, NULL);
+        ck_assert_int_eq(c.status, 0);
+        ck_assert_msg(strstr(c.out, cases[i].words) != NULL, "%s", c.out);
+        command_done(&c);
+    }
+    expect_json(ARGS("inspect", "--json", weft_test_path("tests/golden/arch/qwen2moe.gguf")), 0,
+                ARGS("shards.expert", "7", "shards.ffn", "1"));
+    expect_json(ARGS("inspect", "--json", weft_test_path("tests/golden/arch/olmo2.gguf")), 0,
+                ARGS("not_divisible.attn", "its q and k norms span all heads"));
+}
+END_TEST
+
 /* Writes a model that the test has bent and gives its path. */
 static const char *save(struct gguf_writer *w)
 {
@@ -437,6 +463,7 @@ int main(void)
     tcase_add_test(t, check_against_the_model);
     tcase_add_test(t, check_model_file);
     tcase_add_test(t, inspect_demo);
+    tcase_add_test(t, inspect_shards);
     tcase_add_test(t, inspect_what_cannot_run);
     tcase_add_test(t, inspect_vocabulary);
     tcase_add_test(t, inspect_broken);

@@ -122,6 +122,7 @@ static const struct sample samples[WEFT_OPTION_COUNT] = {
     [WEFT_OPTION_THREADS] = {"1", "64", {"chat", "-m", "m"}},
     [WEFT_OPTION_PROMPT_FILE] = {"a.txt", "-", {"run", "-m", "m"}},
     [WEFT_OPTION_RAW] = {"yes", "no", {"chat", "-m", "m"}},
+    [WEFT_OPTION_TEMPLATE] = {"chatml", "zephyr", {"chat", "-m", "m"}},
     [WEFT_OPTION_KV] = {"f16", "f32", {"chat", "-m", "m"}},
     [WEFT_OPTION_GEMM] = {"openblas", "weft", {"chat", "-m", "m"}},
     [WEFT_OPTION_TEMP] = {"0", "1.25", {"chat", "-m", "m"}},
@@ -133,6 +134,11 @@ static const struct sample samples[WEFT_OPTION_COUNT] = {
     [WEFT_OPTION_IDS] = {"1,300,5", "7", {"eval", "-m", "m"}},
     [WEFT_OPTION_LOGITS] = {"out.f32", "x", {"eval", "-m", "m", "--ids", "1"}},
     [WEFT_OPTION_TEXT_FILE] = {"text", "x", {"eval", "-m", "m"}},
+    [WEFT_OPTION_TEMPLATE_FILE] = {"t.jinja", "x", {"template", "--input", "-"}},
+    [WEFT_OPTION_INPUT] = {"in.json", "-", {"template", "-m", "m"}},
+    [WEFT_OPTION_BOS] = {"<s>", "x", {"template", "-m", "m", "--input", "-"}},
+    [WEFT_OPTION_EOS] = {"</s>", "x", {"template", "-m", "m", "--input", "-"}},
+    [WEFT_OPTION_NOW] = {"2026-01-02 03:04:05", "x", {"template", "-m", "m", "--input", "-"}},
     [WEFT_OPTION_CHECK] = {"yes", "no", {"inspect", "m"}},
     [WEFT_OPTION_IDS_ONLY] = {"yes", "no", {"tokenize", "-m", "m", "text"}},
     [WEFT_OPTION_NO_BOS] = {"yes", "no", {"tokenize", "-m", "m", "text"}},
@@ -244,6 +250,7 @@ START_TEST(every_command)
         {{"bench", "-fc"}, WEFT_CMD_BENCH},
         {{"tokenize", "-m", "m", "-"}, WEFT_CMD_TOKENIZE},
         {{"detokenize", "-mm", "1"}, WEFT_CMD_DETOKENIZE},
+        {{"template", "-mm", "--input=-"}, WEFT_CMD_TEMPLATE},
     };
     ck_assert_uint_eq(sizeof cases / sizeof cases[0], WEFT_CMD_COUNT);
     for (size_t i = 0; i < WEFT_CMD_COUNT; i++) {
@@ -372,10 +379,10 @@ START_TEST(foreign_options)
                  "weft run has no option --ids; these have it: eval, tokenize");
     expect_error(ARGS("inspect", "-m", "m"), NULL,
                  "weft inspect has no option -m; these have it: check, plan, run, chat, eval, "
-                 "bench, tokenize, detokenize");
+                 "bench, tokenize, detokenize, template");
     expect_error(ARGS("status", "--model=m"), NULL,
                  "weft status has no option --model; these have it: check, plan, run, chat, eval, "
-                 "bench, tokenize, detokenize");
+                 "bench, tokenize, detokenize, template");
     expect_error(ARGS("eval", "--temp", "1"), NULL,
                  "weft eval has no option --temp; these have it: run, chat");
     expect_error(ARGS("plan", "-t", "1"), NULL,
@@ -387,7 +394,7 @@ START_TEST(foreign_options)
                  "weft bench has no option --check; these have it: inspect");
     expect_error(ARGS("chat", "--json"), NULL,
                  "weft chat has no option --json; these have it: check, status, plan, run, "
-                 "inspect, eval, bench, tokenize, detokenize");
+                 "inspect, eval, bench, tokenize, detokenize, template");
     expect_error(ARGS("detokenize", "--no-bos"), NULL,
                  "weft detokenize has no option --no-bos; these have it: tokenize");
     /* A variable that does not concern the command is ignored, good or not. */
@@ -794,7 +801,7 @@ START_TEST(completion_completes)
     } cases[] = {
         {"weft ch", "check chat"},
         {"weft help ev", "eval"},
-        {"weft run --te", "--temp"},
+        {"weft run --te", "--template --temp"},
         {"weft run --kv f", "f16 f32"},
         {"weft run --kv = f3", "f32"},
         {"weft run --gemm = ''", "openblas weft"},

@@ -1,14 +1,15 @@
 /*
- * Chat templates: what is rendered, what is refused and where, and that a message never becomes a
- * control token. The expected texts of `rendered` were computed with jinja2 3.1 (trim_blocks,
- * lstrip_blocks on).
+ * Chat templates: messages, models and templates of our own, and that what people write never
+ * becomes a control token. The language itself is tested in test_jinja.c.
  */
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/gguf.h"
 #include "coordinator/template.h"
+#include "tests/gguf_writer.h"
 #include "tests/harness.h"
 
 #define DEMO "../shared/models/weft-stories-q8_0.gguf"
@@ -59,248 +60,33 @@ static void render(const char *source, struct weft_rendered *out)
 
 #define EACH(body) "{% for m in messages %}" body "{% endfor %}"
 
-static const struct {
-    const char *source, *text;
-} rendered[] = {
-    {"", ""},
-    {"plain } % # { text", "plain } % # { text"},
-    {"a\n", "a"},
-    {"a\r\nb\rc\n\n", "a\nb\nc\n"},
-    {"{{ bos_token }}{{ eos_token }}", "<s></s>"},
-    {"{{ 'a' + \"b\" + 'c' }}", "abc"},
-    {"{{ 'it\\'s \\\"\\\\ \\n\\t|' }}", "it's \"\\ \n\t|"},
-    {"{{ ('a' + ('b')) + '' }}", "ab"},
-    {EACH("{{ m['role'] }},"), "system,user,assistant,user,"},
-    {EACH("{{ m.role }}{{ m.content | trim }};"),
-     "systembe nice;userhi;assistantA<|end|>;usermore;"},
-    {EACH("{{ loop.index0 == 2 }}") "", NULL}, /* output of a boolean */
-    {EACH("{% if loop.first %}[{% endif %}{% if loop.last %}]{% endif %}"), "[]"},
-    {EACH("{% if loop.index0 == 1 %}x{% elif loop.index == 1 %}y{% else %}z{% endif %}"), "yxzz"},
-    {EACH("{% if loop.index == loop.length %}end{% endif %}"), "end"},
-    {EACH(EACH("{{ m.role }}") "|"), "systemuserassistantuser|systemuserassistantuser|"
-                                     "systemuserassistantuser|systemuserassistantuser|"},
-    {"{% for a in messages %}" EACH("{% if a == m %}={% endif %}") "{% endfor %}", "===="},
-    {"{{ messages[0].role }}{{ messages[-1]['content'] }}", "systemmore"},
-    {"{% if messages[9] %}a{% else %}b{% endif %}", "b"},
-    {"{{ messages[0].tool_calls }}{% if messages[0].name == none %}a{% endif %}", ""},
-    {"{% if not messages[0].content %}a{% elif 'x' and true and 1 %}b{% endif %}", "b"},
-    {"{{ '' or 'b' }}{{ 'a' and 'c' }}{{ 'd' or 'e' }}", "bcd"},
-    {"{% if 1 + 2 == 3 and not (false or none) %}yes{% endif %}", "yes"},
-    {"{% if 'a' + 'bc' == 'ab' + 'c' and 'ab' != 'abc' and 1 != '1' %}yes{% endif %}", "yes"},
-    {"{% if add_generation_prompt == True %}yes{% endif %}", "yes"},
-    {"{{ (' a' + ' ' + ' b ') | trim }}{{ ' \n ' | trim }}|", "a  b|"},
-    {"{% if false %}a{% else %}{% if true %}b{% endif %}c{% endif %}", "bc"},
-    {"a {#- comment -#}\n b", "ab"},
-    {"  {# comment #}\nb", "b"},
-    {"x  {%- if true -%}  \n y \n {%- endif %}\nz", "xyz"},
-    {"  {% if true %}\n  a\n  {% endif %}\nb", "  a\nb"},
-    {"  {%+ if true %}a{% endif +%}\nb", "  a\nb"},
-    {"x {% if true %} a {% endif %} b", "x  a  b"},
-    {" {{- 'a' -}} \n b", "ab"},
-    {"{{ 'a' }}\nb", "a\nb"},
-};
-
-START_TEST(renders)
-{
-    struct weft_rendered out;
-    if (rendered[_i].text == NULL) {
-        struct weft_template *t;
-        weft_err err = {0};
-        ck_assert_int_eq(try_open(rendered[_i].source, strlen(rendered[_i].source), &t, &err), 0);
-        out = (struct weft_rendered){0};
-        ck_assert_int_eq(weft_template_render(t, &vars, chat, N_CHAT, &out, &err),
-                         -WEFT_EUNSUPPORTED);
-        weft_template_close(t);
-        weft_rendered_done(&out);
-        return;
-    }
-    render(rendered[_i].source, &out);
-    const char *text = out.text.size > 0 ? out.text.data : "";
-    ck_assert_msg(strcmp(text, rendered[_i].text) == 0, "%s\ngave:     %s\nexpected: %s",
-                  rendered[_i].source, text, rendered[_i].text);
-    weft_rendered_done(&out);
-}
-END_TEST
-
-static const struct {
-    const char *source, *place, *phrase;
-} refused[] = {
-    {"{% set x = 1 %}", "1:4", "found 'set', expected a for or an if block"},
-    {"a\n{%- macro x() %}", "2:5", "found 'macro'"},
-    {"\xC3\xA4\xC3\xA4{% raw %}", "1:6", "found 'raw'"},
-    {"{{ tools }}", "1:4", "unknown variable 'tools'"},
-    {"{{ loop.first }}", "1:4", "unknown variable 'loop'"},
-    {EACH("") "{{ m.role }}", "1:39", "unknown variable 'm'"},
-    {EACH("{{ loop.cycle }}"), "1:32", "unknown member 'cycle' of loop"},
-    {"{{ bos_token | upper }}", "1:16", "unknown filter 'upper'"},
-    {"{{ bos_token.strip() }}", "1:19", "call of a function"},
-    {"{{ bos_token ~ 'a' }}", "1:14", "found '~', expected the end of the tag or an operator"},
-    {"{{ 1 - 1 }}", "1:6", "found '-'"},
-    {"{{ 1 <= 1 }}", "1:6", "found '<='"},
-    {"{{ 'a' in 'ab' }}", "1:8", "found 'in'"},
-    {"{% if bos_token is defined %}{% endif %}", "1:17", "found 'is'"},
-    {"{{ 'a' if true else 'b' }}", "1:8", "found 'if'"},
-    {"{{ 1 == 1 == 1 }}", "1:11", "comparison of more than two values"},
-    {"{{ 'a' 'b' }}", "1:8", "found a string"},
-    {"{{ [1] }}", "1:4", "found '[', expected a value"},
-    {"{{ {} }}", "1:4", "found '{', expected a value"},
-    {"{{ }}", "1:4", "found the end of the tag, expected a value"},
-    {"{{ or }}", "1:4", "found 'or', expected a value"},
-    {"{{ \x01 }}", "1:4", "found byte 0x01, expected a value"},
-    {"{{ 1.5 }}", "1:4", "number with a fraction"},
-    {"{{ 12345678901 }}", "1:4", "number other than an integer of at most 9 digits"},
-    {"{{ 1e5 }}", "1:4", "number other than an integer"},
-    {"{{ '\\x41' }}", "1:5", "escape in a string"},
-    {"{{ 'abc }}", "1:4", "string without an end"},
-    {"{{ 'abc\\", "1:4", "string without an end"},
-    {"{{ bos_token", "1:13", "found the end of the template, expected '}}'"},
-    {"{% if true", "1:11", "found the end of the template, expected '%}'"},
-    {"{{ (bos_token }}", "1:15", "found the end of the tag, expected ')'"},
-    {"{{ messages[1:] }}", "1:14", "found ':', expected ']'"},
-    {"{{ messages[bos_token] }}", "1:13", "found 'bos_token', expected a string or an integer"},
-    {"{{ bos_token. }}", "1:15", "found the end of the tag, expected a name"},
-    {"{% if true %}a", "1:4", "'if' block without an end"},
-    {"\n {% for m in messages %}a", "2:5", "'for' block without an end"},
-    {"{% endif %}", "1:4", "'endif' outside of a block"},
-    {"{% if true %}{% endfor %}", "1:17", "found 'endfor', expected 'endif'"},
-    {"{% if true %}{% else %}{% elif true %}{% endif %}", "1:27", "found 'elif', expected 'endif'"},
-    {EACH("{% else %}"), "1:27", "'else' of a for block"},
-    {"{% if true %}{% endif x %}", "1:23", "found 'x', expected '%}'"},
-    {"{% for a, b in messages %}{% endfor %}", "1:9", "found ',', expected 'in'"},
-    {"{% for loop in messages %}{% endfor %}", "1:8",
-     "found 'loop', expected the name of a variable"},
-    {"{% for m in messages if true %}{% endfor %}", "1:22", "found 'if'"},
-    {"{# a\n", "1:3", "comment without an end"},
-    {"{{ bos_token|trim|trim|trim|trim|trim|trim|trim|trim|trim }}", "1:53", "more than 8 members"},
-    /* Found when it runs. */
-    {"{{ messages }}", "1:3", "output of something that is no string"},
-    {"{{ 'a' + 1 }}", "1:10", "'+' of other things than two strings or two integers"},
-    {"{{ 'a' + messages[0].name }}", "1:21", "'+' of other things"},
-    {"{{ bos_token['x'] }}", "1:13", "member of something that is no message"},
-    {"{{ bos_token[0] }}", "1:13", "index of something that is no list"},
-    {"{{ 1 | trim }}", "1:6", "trim of something that is no string"},
-    {"{% for m in bos_token %}{% endfor %}", "1:13", "for block over something that is no list"},
-};
-
-START_TEST(refuses)
-{
-    struct weft_template *t;
-    struct weft_rendered out = {0};
-    weft_err err = {0};
-    char expected[512];
-    const char *source = refused[_i].source;
-    int r = try_open(source, strlen(source), &t, &err);
-    if (r == 0)
-        r = weft_template_render(t, &vars, chat, N_CHAT, &out, &err);
-    snprintf(expected, sizeof expected, "chat template:%s: %s", refused[_i].place,
-             refused[_i].phrase);
-    ck_assert_int_eq(r, -WEFT_EUNSUPPORTED);
-    ck_assert_msg(strstr(err.text, expected) == err.text, "%s\ngave:     %s\nexpected: %s", source,
-                  err.text, expected);
-    ck_assert_ptr_nonnull(strstr(err.text, "use --raw"));
-    weft_template_close(t);
-    weft_rendered_done(&out);
-}
-END_TEST
-
-/* ---- limits ---- */
-
-static void repeat(struct weft_str *s, const char *text, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        weft_str_adds(s, text);
-}
-
-START_TEST(nesting)
-{
-    static const struct {
-        const char *head, *open, *inner, *close, *tail;
-    } forms[] = {{"", "{% if true %}", "x", "{% endif %}", ""},
-                 {"", "{% for m in messages %}", "x", "{% endfor %}", ""},
-                 {"{{ ", "(", "'x'", ")", " }}"},
-                 {"{{ ", "not ", "true", "", " }}"}};
-    for (size_t i = 0; i < 2 * sizeof forms / sizeof forms[0]; i++) {
-        struct weft_template *t;
-        struct weft_str s = {0};
-        weft_err err = {0};
-        size_t depth = 32 + i % 2;
-        weft_str_adds(&s, forms[i / 2].head);
-        repeat(&s, forms[i / 2].open, depth);
-        weft_str_adds(&s, forms[i / 2].inner);
-        repeat(&s, forms[i / 2].close, depth);
-        weft_str_adds(&s, forms[i / 2].tail);
-        ck_assert_int_eq(try_open(s.data, s.size, &t, &err), depth == 32 ? 0 : -WEFT_EUNSUPPORTED);
-        ck_assert(depth == 32 || strstr(err.text, "nested more than 32 deep") != NULL);
-        weft_template_close(t);
-        weft_str_done(&s);
-    }
-}
-END_TEST
-
-/* Chains are as long as the source may be, without depth. */
-START_TEST(long_chains)
-{
-    static const struct {
-        const char *head, *link, *tail, *text;
-    } forms[] = {{"{{ ''", "+''", "+'x' }}", "x"},
-                 {"{% if 0", " or 0", " or 1 %}x{% endif %}", "x"},
-                 {"{% if 0 %}", "{% elif 0 %}", "{% else %}x{% endif %}", "x"},
-                 {"", "{# c #}", "x", "x"}};
-    for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
-        struct weft_str s = {0};
-        struct weft_rendered out;
-        weft_str_adds(&s, forms[i].head);
-        repeat(&s, forms[i].link, 20000);
-        weft_str_adds(&s, forms[i].tail);
-        ck_assert_uint_lt(s.size, WEFT_TEMPLATE_SOURCE_MAX);
-        render(s.data, &out);
-        ck_assert_str_eq(out.text.data, forms[i].text);
-        weft_rendered_done(&out);
-        weft_str_done(&s);
-    }
-}
-END_TEST
-
-START_TEST(too_much)
+START_TEST(too_many)
 {
     struct weft_template *t;
     struct weft_rendered out = {0};
     struct weft_str s = {0};
     weft_err err = {0};
-    repeat(&s, "x", WEFT_TEMPLATE_SOURCE_MAX + 1);
+    for (size_t i = 0; i <= 256u << 10; i++)
+        weft_str_adds(&s, "x");
     ck_assert_int_eq(try_open(s.data, s.size, &t, &err), -WEFT_EUNSUPPORTED);
     ck_assert_ptr_nonnull(strstr(err.text, "expected at most 262144"));
+    weft_str_done(&s);
 
-    /* Steps: 4 messages to the power of 12. */
-    weft_str_clear(&s);
-    repeat(&s, "{% for m in messages %}", 12);
-    repeat(&s, "{% endfor %}", 12);
-    ck_assert_int_eq(try_open(s.data, s.size, &t, &err), 0);
-    ck_assert_int_eq(weft_template_render(t, &vars, chat, N_CHAT, &out, &err), -WEFT_EUNSUPPORTED);
-    ck_assert_ptr_nonnull(strstr(err.text, "more than 4194304 steps"));
-    weft_template_close(t);
-
-    /* Output: a megabyte, 17 times. */
-    weft_str_clear(&s);
-    repeat(&s, "x", 1 << 20);
-    const struct weft_message large = {.role = "user", .content = s.data, .content_size = s.size};
-    const char *source =
-        EACH("{{ m.content + m.content + m.content + m.content + m.content + "
-             "m.content + m.content + m.content + m.content + m.content + m.content "
-             "+ m.content + m.content + m.content + m.content + m.content }}");
-    ck_assert_int_eq(try_open(source, strlen(source), &t, &err), 0);
-    ck_assert_int_eq(weft_template_render(t, &vars, &large, 1, &out, &err), 0);
-    ck_assert_uint_eq(out.text.size, 16u << 20);
-    struct weft_message two[] = {large, MESSAGE("user", "x")};
-    ck_assert_int_eq(weft_template_render(t, &vars, two, 2, &out, &err), -WEFT_ECONTEXT);
-    ck_assert_ptr_nonnull(strstr(err.text, "more than 16777216 bytes"));
+    ck_assert_int_eq(try_open("x", 1, &t, &err), 0);
     size_t many = WEFT_TEMPLATE_MESSAGES_MAX + 1;
     struct weft_message *messages = calloc(many, sizeof *messages);
     ck_assert_int_eq(weft_template_render(t, &vars, messages, many, &out, &err), -WEFT_EUSAGE);
+    ck_assert_ptr_nonnull(strstr(err.text, "found 65537 messages"));
     free(messages);
+    struct weft_template_vars few = vars;
+    few.steps_max = 16;
+    ck_assert_int_eq(weft_template_render(t, &few, chat, N_CHAT, &out, &err), 0);
+    weft_template_close(t);
+    ck_assert_int_eq(try_open("{% for i in range(40) %}{% endfor %}", 36, &t, &err), 0);
+    ck_assert_int_eq(weft_template_render(t, &few, chat, N_CHAT, &out, &err), -WEFT_EUNSUPPORTED);
+    ck_assert_ptr_nonnull(strstr(err.text, "more than 16 steps"));
     weft_template_close(t);
     weft_rendered_done(&out);
-    weft_str_done(&s);
 }
 END_TEST
 
@@ -311,7 +97,8 @@ START_TEST(bad_messages)
         const char *text;
     } cases[] = {
         {MESSAGE("user", "ab\xC3"), "message 1: byte 2 (0xC3) is not valid UTF-8"},
-        {MESSAGE("<|end|>", "a"), "message 1: unknown role, expected system, user or assistant"},
+        {MESSAGE("<|end|>", "a"),
+         "message 1: unknown role, expected system, user, assistant or tool"},
         {MESSAGE("", "a"), "message 1: unknown role"},
     };
     struct weft_template *t;
@@ -332,19 +119,245 @@ END_TEST
 
 /* ---- whose text it is ---- */
 
+/* The text with [ and ] around what counts as the template's own; JSON where `json` is given. */
+static void expect_marks(const char *source, const char *json, const char *expected)
+{
+    struct weft_rendered out = {0};
+    struct weft_str marked = {0};
+    weft_err err = {0};
+    if (json == NULL) {
+        render(source, &out);
+    } else {
+        struct weft_template *t;
+        json_t *input = json_loads(json, 0, NULL);
+        ck_assert_ptr_nonnull(input);
+        ck_assert_msg(try_open(source, strlen(source), &t, &err) == 0, "%s", err.text);
+        ck_assert_msg(weft_template_render_json(t, &vars, input, &out, &err) == 0, "%s: %s", source,
+                      err.text);
+        weft_template_close(t);
+        json_decref(input);
+    }
+    size_t at = 0;
+    for (size_t i = 0; i < out.n_spans; i++) {
+        const struct weft_span *s = &out.spans[i];
+        ck_assert_uint_gt(s->size, 0);
+        weft_str_add(&marked, out.text.data + at, s->start - at);
+        weft_str_addf(&marked, "[%.*s]", (int)s->size, out.text.data + s->start);
+        at = s->start + s->size;
+    }
+    weft_str_add(&marked, out.text.size > 0 ? out.text.data + at : "", out.text.size - at);
+    ck_assert_msg(strcmp(marked.data, expected) == 0, "%s\ngave:     %s\nexpected: %s", source,
+                  marked.data, expected);
+    weft_str_done(&marked);
+    weft_rendered_done(&out);
+}
+
+#define M "messages[2].content" /* A<|end|> */
+
+/* Whose text it is, through everything that cuts and joins. */
+static const struct {
+    const char *source, *marked;
+} marks[] = {
+    {EACH("{{ '<' + m['role'] + '>' + (' ' + m['content']) | trim + '.' }}\n"),
+     "[<system>]be nice[.\n<user>]hi[.\n<assistant>]A<|end|>[.\n<user>]more[.\n]"},
+    {"{{ bos_token ~ " M " ~ eos_token }}", "[<s>]A<|end|>[</s>]"},
+    {"{{ ('<|' + " M ")[1:4] }}", "[|]A<"},
+    {"{{ ('<|' + " M " + '|>').split('|') | join('!') }}", "[<!]A<[!]end[!]>[!>]"},
+    {"{{ " M ".replace('<', '[').replace('end', '<eos>') }}", "A[[]|[<eos>]|>"},
+    {"{{ ('a ' ~ " M ").upper() }}", "[A ]A<|END|>"},
+    {"{{ ('ä ' ~ " M ").upper() }}", "[Ä ]A<|END|>"},
+    {"{{ ('ß ' ~ " M ").upper() }}", "SS A<|END|>"},
+    {"{{ ('x\n' ~ " M ") | indent(2, true) }}", "[  x\n  ]A<|end|>"},
+    {"{{ '%s|%s' % (" M ", 'b') }}", "A<|end|>[|b]"},
+    {"{{ '<{}>'.format(" M ") }}", "[<]A<|end|>[>]"},
+    {"{{ (" M " ~ 'b') * 2 }}", "A<|end|>[b]A<|end|>[b]"},
+    {"{{ [" M ", 'b'] }}", "['A<|end|>', '[b]']"},
+    {"{{ {'k': " M "} | tojson }}", "{\"[k]\": \"A<|end|>\"}"},
+    {"{% set x %}a{{ " M " }}b{% endset %}{{ x ~ x }}", "[a]A<|end|>[ba]A<|end|>[b]"},
+    {"{% macro f(x) %}<{{ x }}>{% endmacro %}{{ f(" M ") | trim }}", "[<]A<|end|>[>]"},
+    {"{% filter trim %} a{{ " M " }} {% endfilter %}", "[a]A<|end|>"},
+    {"{{ (" M " ~ 'xyz') | reverse }}", "[zyx]>|dne|<A"},
+    {"{{ " M " | default('d') }}{{ nope | default('d') }}", "A<|end|>[d]"},
+    {"{{ '<' ~ (" M " | length) ~ '>' ~ messages | first | length }}", "[<]8[>]2"},
+    {"{{ '<img' ~ (1 + 2) ~ '>' }}", "[<img3>]"},
+    {EACH("{{ '<' ~ loop.index ~ '>' }}"), "[<1><2><3><4>]"},
+    {"{{ " M ".partition('<')[1] ~ '|end|>' }}", "<[|end|>]"},
+    {"{{ " M " | e }}", "A&lt;|end|&gt;"},
+    {"{{ messages | map(attribute='content') | join('<|') | trim }}",
+     "be nice\n[<|]hi[<|]A<|end|>[<|]more"},
+};
+
 START_TEST(marks_own_text)
 {
-    struct weft_rendered out;
-    render(EACH("{{ '<' + m['role'] + '>' + (' ' + m['content']) | trim + '.' }}\n"), &out);
-    ck_assert_str_eq(out.text.data,
-                     "<system>be nice.\n<user>hi.\n<assistant>A<|end|>.\n<user>more.\n");
-    static const struct weft_span expected[] = {{0, 8}, {15, 8}, {25, 13}, {46, 8}, {58, 2}};
-    ck_assert_uint_eq(out.n_spans, 5);
-    for (size_t i = 0; i < 5; i++) {
-        ck_assert_uint_eq(out.spans[i].start, expected[i].start);
-        ck_assert_uint_eq(out.spans[i].size, expected[i].size);
+    expect_marks(marks[_i].source, NULL, marks[_i].marked);
+}
+END_TEST
+
+START_TEST(marks_json)
+{
+    static const char roles[] = "{% for m in messages %}{{ '<' ~ m.role ~ '>' }}{% endfor %}";
+    expect_marks(roles,
+                 "{\"messages\": [{\"role\": \"user\"}, {\"role\": \"tool\"}, {\"role\": \"a|b\"},"
+                 " {\"role\": \"developer\"}]}",
+                 "[<user><tool><]a|b[><developer>]");
+    /* A role elsewhere is only a text. */
+    expect_marks(
+        "{{ '<' ~ tools[0].role ~ messages[0].x.role ~ n ~ b ~ '>' }}",
+        "{\"messages\": [{\"x\": {\"role\": \"user\"}}], \"tools\": [{\"role\": \"user\"}],"
+        " \"n\": 12, \"b\": true}",
+        "[<]useruser12True[>]");
+    expect_marks("{{ tools | tojson }}", "{\"messages\": [], \"tools\": [{\"a\": [1, null]}]}",
+                 "[{\"a\": [1, null]}]");
+    expect_marks("{{ enable_thinking }}{{ add_generation_prompt }}",
+                 "{\"messages\": [], \"add_generation_prompt\": false}", "False");
+}
+END_TEST
+
+START_TEST(bad_json)
+{
+    static const struct {
+        const char *json, *text;
+    } cases[] = {
+        {"[]", "conversation: expected a JSON object with messages"},
+        {"{}", "conversation: messages is missing, expected a list"},
+        {"{\"messages\": 1}", "conversation: messages is no list, expected a list"},
+        {"{\"messages\": [{}, \"x\"]}", "message 1: expected an object with role"},
+    };
+    struct weft_template *t;
+    struct weft_rendered out = {0};
+    weft_err err = {0};
+    ck_assert_int_eq(try_open("x", 1, &t, &err), 0);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        json_t *input = json_loads(cases[i].json, 0, NULL);
+        ck_assert_int_eq(weft_template_render_json(t, &vars, input, &out, &err), -WEFT_EUSAGE);
+        ck_assert_str_eq(err.text, cases[i].text);
+        json_decref(input);
     }
+    struct weft_template_vars bad = vars;
+    bad.bos_token = "\xFF";
+    bad.bos_size = 1;
+    ck_assert_int_eq(weft_template_render(t, &bad, chat, N_CHAT, &out, &err), -WEFT_EMODEL);
+    ck_assert_str_eq(err.text, "chat template: bos_token is not valid UTF-8");
+    weft_template_close(t);
     weft_rendered_done(&out);
+}
+END_TEST
+
+/* ---- templates of our own ---- */
+
+static const struct {
+    const char *name, *text;
+} own[] = {
+    {"chatml", "<|im_start|>system\n be nice\n<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n"
+               "<|im_start|>assistant\nA<|end|><|im_end|>\n<|im_start|>user\nmore<|im_end|>\n"
+               "<|im_start|>assistant\n"},
+    {"llama3", "<s><|start_header_id|>system<|end_header_id|>\n\nbe nice<|eot_id|>"
+               "<|start_header_id|>user<|end_header_id|>\n\nhi<|eot_id|>"
+               "<|start_header_id|>assistant<|end_header_id|>\n\nA<|end|><|eot_id|>"
+               "<|start_header_id|>user<|end_header_id|>\n\nmore<|eot_id|>"
+               "<|start_header_id|>assistant<|end_header_id|>\n\n"},
+    {"mistral", "<s>[INST]  be nice\n\n\nhi [/INST] A<|end|></s>[INST] more [/INST]"},
+    {"phi3", "<|system|>\n be nice\n<|end|>\n<|user|>\nhi<|end|>\n<|assistant|>\nA<|end|><|end|>\n"
+             "<|user|>\nmore<|end|>\n<|assistant|>\n"},
+    {"gemma", "<s><start_of_turn>user\n be nice\n\n\nhi<end_of_turn>\n<start_of_turn>model\n"
+              "A<|end|><end_of_turn>\n<start_of_turn>user\nmore<end_of_turn>\n"
+              "<start_of_turn>model\n"},
+    {"deepseek", "<s> be nice\n<｜User｜>hi<｜Assistant｜>A<|end|><｜end▁of▁sentence｜>"
+                 "<｜User｜>more<｜Assistant｜>"},
+    {"zephyr", "<|system|>\n be nice\n</s>\n<|user|>\nhi</s>\n<|assistant|>\nA<|end|></s>\n"
+               "<|user|>\nmore</s>\n<|assistant|>\n"},
+};
+
+START_TEST(own_templates)
+{
+    struct weft_template *t;
+    struct weft_rendered out = {0};
+    weft_err err = {0};
+    size_t n = 0;
+    while (weft_template_names[n] != NULL)
+        n++;
+    ck_assert_uint_eq(n, sizeof own / sizeof own[0]);
+    ck_assert_str_eq(weft_template_names[_i], own[_i].name);
+    ck_assert_int_eq(weft_template_open_builtin(own[_i].name, &t, &err), 0);
+    ck_assert_msg(weft_template_render(t, &vars, chat, N_CHAT, &out, &err) == 0, "%s", err.text);
+    ck_assert_str_eq(out.text.data, own[_i].text);
+    weft_template_close(t);
+    weft_rendered_done(&out);
+    ck_assert_int_eq(weft_template_open_builtin("nope", &t, &err), -WEFT_EUSAGE);
+    ck_assert_str_eq(err.text, "there is no chat template 'nope'");
+}
+END_TEST
+
+/* A thousand messages take milliseconds; ten seconds would be a quadratic copy. */
+START_TEST(long_conversation)
+{
+    enum { MESSAGES = 20000 };
+    struct weft_message *messages = calloc(MESSAGES, sizeof *messages);
+    struct weft_template *t;
+    struct weft_rendered out = {0};
+    weft_err err = {0};
+    for (size_t i = 0; i < MESSAGES; i++)
+        messages[i] = chat[1 + i % 3];
+    ck_assert_int_eq(weft_template_open_builtin("llama3", &t, &err), 0);
+    ck_assert_msg(weft_template_render(t, &vars, messages, MESSAGES, &out, &err) == 0, "%s",
+                  err.text);
+    ck_assert_uint_gt(out.n_spans, MESSAGES - 1);
+    weft_template_close(t);
+    weft_rendered_done(&out);
+    free(messages);
+}
+END_TEST
+
+/* ---- models ---- */
+
+/* A file of metadata alone. */
+static uint8_t *write_model(const char *plain, const char *tool_use, size_t *size)
+{
+    struct gguf_writer w;
+    gguf_writer_init(&w);
+    gguf_writer_str(&w, "general.architecture", "llama");
+    if (plain != NULL)
+        gguf_writer_str(&w, "tokenizer.chat_template", plain);
+    if (tool_use != NULL)
+        gguf_writer_str(&w, "tokenizer.chat_template.tool_use", tool_use);
+    uint8_t *data = gguf_writer_finish(&w, size);
+    gguf_writer_done(&w);
+    return data;
+}
+
+static void expect_model(const char *plain, const char *tool_use, bool tools, const char *text)
+{
+    struct weft_gguf g = {0};
+    struct weft_template *t = NULL;
+    struct weft_rendered out = {0};
+    weft_err err = {0};
+    size_t size;
+    uint8_t *data = write_model(plain, tool_use, &size);
+    ck_assert_msg(weft_gguf_open(data, size, &g, &err) == 0, "%s", err.text);
+    int r = weft_template_open_model(&g, tools, &t, &err);
+    if (r == 0)
+        r = weft_template_render(t, &vars, chat, N_CHAT, &out, &err);
+    ck_assert_str_eq(r == 0 ? out.text.data : err.text, text);
+    weft_template_close(t);
+    weft_rendered_done(&out);
+    weft_gguf_done(&g);
+    free(data);
+}
+
+START_TEST(templates_of_models)
+{
+    static const char advice[] =
+        "; use --template NAME (chatml, llama3, mistral, phi3, gemma, deepseek, zephyr) or --raw";
+    char expected[300];
+    expect_model("a", "b", false, "a");
+    expect_model("a", "b", true, "b");
+    expect_model("a", NULL, true, "a");
+    snprintf(expected, sizeof expected,
+             "key tokenizer.chat_template is missing: this model has no chat template%s", advice);
+    expect_model(NULL, "b", false, expected);
+    snprintf(expected, sizeof expected, "chat template 1:8: filter 'foo' is not supported%s",
+             advice);
+    expect_model("{{ 1 | foo }}", NULL, false, expected);
 }
 END_TEST
 
@@ -552,13 +565,14 @@ int main(void)
     Suite *suite = suite_create("template");
     TCase *tc = tcase_create("template");
     tcase_set_timeout(tc, 120);
-    tcase_add_loop_test(tc, renders, 0, (int)(sizeof rendered / sizeof rendered[0]));
-    tcase_add_loop_test(tc, refuses, 0, (int)(sizeof refused / sizeof refused[0]));
-    tcase_add_test(tc, nesting);
-    tcase_add_test(tc, long_chains);
-    tcase_add_test(tc, too_much);
+    tcase_add_test(tc, too_many);
     tcase_add_test(tc, bad_messages);
-    tcase_add_test(tc, marks_own_text);
+    tcase_add_loop_test(tc, marks_own_text, 0, (int)(sizeof marks / sizeof marks[0]));
+    tcase_add_test(tc, marks_json);
+    tcase_add_test(tc, bad_json);
+    tcase_add_loop_test(tc, own_templates, 0, (int)(sizeof own / sizeof own[0]));
+    tcase_add_test(tc, long_conversation);
+    tcase_add_test(tc, templates_of_models);
     tcase_add_test(tc, demo_template);
     tcase_add_test(tc, phi_template);
     tcase_add_test(tc, no_template);

@@ -103,12 +103,26 @@ static int merge_options(struct weft_app *app, weft_err *err)
         f->sampling.temperature = o->sampling.temperature;
     if (o->given.top_k)
         f->sampling.top_k = o->sampling.top_k;
+    if (o->given.typical)
+        f->sampling.typical = o->sampling.typical;
     if (o->given.top_p)
         f->sampling.top_p = o->sampling.top_p;
     if (o->given.min_p)
         f->sampling.min_p = o->sampling.min_p;
     if (o->given.repeat_penalty)
         f->sampling.repeat_penalty = o->sampling.repeat_penalty;
+    if (o->given.presence_penalty)
+        f->sampling.presence_penalty = o->sampling.presence_penalty;
+    if (o->given.frequency_penalty)
+        f->sampling.frequency_penalty = o->sampling.frequency_penalty;
+    if (o->given.repeat_last)
+        f->sampling.repeat_last = o->sampling.repeat_last;
+    if (o->mirostat != NULL) /* one of them: the table of options checked */
+        f->sampling.mirostat = strcmp(o->mirostat, weft_mirostat_names[0]) != 0;
+    if (o->given.mirostat_tau)
+        f->sampling.mirostat_tau = o->sampling.mirostat_tau;
+    if (o->given.mirostat_eta)
+        f->sampling.mirostat_eta = o->sampling.mirostat_eta;
     if (o->given.seed) {
         f->sampling.seed = o->sampling.seed;
         f->sampling.seed_set = true;

@@ -10,6 +10,7 @@
 #define WEFT_COORDINATOR_CLUSTER_H
 
 #include "base/model.h"
+#include "base/token_trie.h"
 #include "partitioner/plan.h"
 #include "proto/peer.h"
 
@@ -103,41 +104,85 @@ void weft_cluster_interrupt(struct weft_cluster *c);
 
 enum weft_finish { WEFT_FINISH_NONE, WEFT_FINISH_STOP, WEFT_FINISH_LENGTH, WEFT_FINISH_CONTEXT };
 
+/* As daemon/sampler.h. */
+#define WEFT_TURN_LOGPROBS_MAX 20
+#define WEFT_TURN_BIAS_MAX 1024
+#define WEFT_TURN_RESUMED_MAX 1024u /* tokens of an answer that Begin can bring */
+
+struct weft_token_logprob {
+    int32_t id;
+    float logprob; /* natural; by the model's own distribution */
+};
+
 struct weft_session_events {
-    /* A token of the answer, in order; a STOP token too (with finish). */
+    /* A token of the answer, in order; a STOP token too (with finish). May call
+     * weft_session_stop. */
     void (*token)(void *arg, int32_t id, enum weft_finish finish);
+    /* Before its token, when the turn asks: list[0] is the token's own, then the n - 1 likeliest;
+     * borrowed. Neither cancels nor closes. May be NULL. */
+    void (*logprobs)(void *arg, const struct weft_token_logprob *list, uint32_t n);
     /* Logits of one position [vocab], in order; borrowed. */
     void (*logits)(void *arg, uint32_t position, const float *row, uint32_t vocab);
     /* The turn ended: NULL, or why it failed (-WEFT_ECANCELLED after weft_session_cancel). */
     void (*done)(void *arg, const weft_err *err, enum weft_finish finish);
 };
 
+struct weft_turn_bias {
+    int32_t id;
+    float bias; /* added to the logit; -infinity: never */
+};
+
+/* How the next token is chosen; limits and order of the stages stand in daemon/sampler.h, whose
+ * daemon refuses what is out of range by name. */
+struct weft_turn_sampling {
+    float temperature, typical_p, top_p, min_p;
+    float repeat_penalty, presence_penalty, frequency_penalty;
+    uint32_t top_k, repeat_last;
+    uint32_t mirostat; /* 0 or 2 */
+    float mirostat_tau, mirostat_eta;
+    uint64_t seed;
+    const struct weft_turn_bias *bias; /* [n_bias], borrowed until `done` */
+    uint32_t n_bias;
+};
+
 struct weft_turn {
     uint32_t keep;         /* positions of the history to keep; the rest is forgotten */
     const int32_t *tokens; /* [n_tokens] that follow, at least one; copied */
     uint32_t n_tokens;
+    /* Of tokens, the last so many were sampled for this answer already, in the turn before: grammar
+     * and mirostat go on from there. */
+    uint32_t n_resumed;
     uint32_t max_tokens; /* of the answer; 0: evaluate only (want_logits must be set) */
     bool want_logits;    /* of every row */
-    struct {
-        float temperature, top_p, min_p, repeat_penalty;
-        uint32_t top_k, repeat_last;
-        uint64_t seed;
-    } sampling;
-    const int32_t *stop_ids;
+    bool logprobs;       /* the event is called … */
+    uint32_t n_logprobs; /* … with so many of the likeliest, at most WEFT_TURN_LOGPROBS_MAX */
+    struct weft_turn_sampling sampling;
+    const int32_t *stop_ids; /* copied */
     uint32_t n_stop_ids;
+    /* GBNF (base/grammar.h) that the answer obeys; NULL: none. Borrowed until `done`, as are the
+     * bytes that the model's tokens stand for, [n_texts]; tokens without one are never allowed. */
+    const char *grammar;
+    uint32_t grammar_size;
+    const struct weft_token_text *texts;
+    uint32_t n_texts;
 };
 
 /* -WEFT_ELIMIT when all KV slots are taken; -WEFT_ESTATE before deploy. */
 int weft_session_open(struct weft_cluster *c, const struct weft_session_events *events, void *arg,
                       struct weft_session **ret, weft_err *err) WEFT_MUST_USE;
-/* Starts a turn. -WEFT_ECONTEXT when keep + n_tokens does not fit the context with one position to
- * answer in ("prompt of 5000 tokens, context 4096: …"), -WEFT_ESHAPE for ids outside the
- * vocabulary, -WEFT_ESTATE while a turn runs. */
+/* Starts a turn. -WEFT_EUNSUPPORTED when the head's daemon is too old for its sampling,
+ * -WEFT_EUSAGE or -WEFT_ELIMIT for a grammar without stop ids or too long. -WEFT_ECONTEXT when keep
+ * + n_tokens does not fit the context with one position to answer in ("prompt of 5000 tokens,
+ * context 4096: …"), -WEFT_ESHAPE for ids outside the vocabulary, -WEFT_ESTATE while a turn runs.
+ */
 int weft_session_turn(struct weft_session *s, const struct weft_turn *t,
                       weft_err *err) WEFT_MUST_USE;
 /* Ends the turn soon: `done` follows with -WEFT_ECANCELLED; tokens that arrived stay in the
  * history. */
 void weft_session_cancel(struct weft_session *s);
+/* Ends the answer with the token that came last, from its event: `done` follows at once with
+ * WEFT_FINISH_STOP; what the ring has made beyond it is dropped. */
+void weft_session_stop(struct weft_session *s);
 void weft_session_close(struct weft_session *s); /* accepts NULL; no event follows */
 /* The tokens, prompts and answers, whose KV every daemon is known to hold: what `keep` may reach
  * to. The last token of an answer is not among them, since nothing was computed from it yet. */

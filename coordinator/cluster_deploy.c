@@ -584,6 +584,7 @@ void weft_cluster_deploy(struct weft_cluster *c, const struct weft_deployment *d
     c->deployment = *dep;
     c->deployment.plan = NULL; /* the caller's; ours is in stages */
     c->epoch.counter = ++c->epoch_counter;
+    c->vocab_sent = 0;
     c->predicted_token_ns = plan->predicted ? plan->latency_ns : 0;
     c->predicted_row_ns =
         plan->predicted && plan->prefill_rows > 0 ? plan->prefill_ns / plan->prefill_rows : 0;

@@ -13,7 +13,6 @@
 #define SESSIONS_DEFAULT 1
 #define BATCH_ROWS_DEFAULT 64
 #define BATCH_ROWS_MAX 512    /* of a daemon's stage */
-#define REPEAT_LAST_MAX 1024  /* history of a daemon's sampler */
 #define ADDRESS_MAX 300       /* a DNS name of 253, brackets and port; an ipc path is shorter */
 #define MEMORY_MIN (1u << 20) /* less is a number without its unit */
 #define MEMORY_MAX 0x1p60     /* of a cap; no machine has as much */
@@ -22,11 +21,16 @@
 const struct weft_sampling_options weft_sampling_defaults = {
     .temperature = 0.8,
     .top_k = 40,
+    .typical = 1.0,
     .top_p = 0.95,
     .min_p = 0.05,
     .repeat_penalty = 1.0,
     .repeat_last = 64,
+    .mirostat_tau = 5.0,
+    .mirostat_eta = 0.1,
 };
+
+const char *const weft_mirostat_names[] = {"0", "2", NULL};
 
 /* ------------------------------------------------------------------ the table */
 
@@ -116,6 +120,11 @@ static const struct weft_yaml_field sampling_fields[] = {
      AT(weft_sampling_options, top_k),
      .min = 0,
      .max = WEFT_VOCAB_MAX},
+    {.key = "typical",
+     .kind = WEFT_YAML_DOUBLE,
+     AT(weft_sampling_options, typical),
+     .min = WEFT_TOP_P_MIN,
+     .max = 1},
     {.key = "top_p",
      .kind = WEFT_YAML_DOUBLE,
      AT(weft_sampling_options, top_p),
@@ -131,11 +140,35 @@ static const struct weft_yaml_field sampling_fields[] = {
      AT(weft_sampling_options, repeat_penalty),
      .min = WEFT_REPEAT_PENALTY_MIN,
      .max = 10},
+    {.key = "presence_penalty",
+     .kind = WEFT_YAML_DOUBLE,
+     AT(weft_sampling_options, presence_penalty),
+     .min = -WEFT_ADDITIVE_PENALTY_MAX,
+     .max = WEFT_ADDITIVE_PENALTY_MAX},
+    {.key = "frequency_penalty",
+     .kind = WEFT_YAML_DOUBLE,
+     AT(weft_sampling_options, frequency_penalty),
+     .min = -WEFT_ADDITIVE_PENALTY_MAX,
+     .max = WEFT_ADDITIVE_PENALTY_MAX},
     {.key = "repeat_last",
      .kind = WEFT_YAML_U32,
      AT(weft_sampling_options, repeat_last),
      .min = 0,
-     .max = REPEAT_LAST_MAX},
+     .max = WEFT_REPEAT_LAST_MAX},
+    {.key = "mirostat",
+     .kind = WEFT_YAML_ENUM,
+     AT(weft_sampling_options, mirostat),
+     .names = weft_mirostat_names},
+    {.key = "mirostat_tau",
+     .kind = WEFT_YAML_DOUBLE,
+     AT(weft_sampling_options, mirostat_tau),
+     .min = 0,
+     .max = WEFT_MIROSTAT_TAU_MAX},
+    {.key = "mirostat_eta",
+     .kind = WEFT_YAML_DOUBLE,
+     AT(weft_sampling_options, mirostat_eta),
+     .min = 0,
+     .max = 1},
     {.key = "seed",
      .kind = WEFT_YAML_U64,
      AT(weft_sampling_options, seed),

@@ -15,15 +15,22 @@
 /* What a person sets for the answer, within the limits of daemon/sampler.h. */
 #define WEFT_TOP_P_MIN 0.001         /* 0 would leave no token; less than this is a slip */
 #define WEFT_REPEAT_PENALTY_MIN 0.01 /* 0 would divide by nothing */
+#define WEFT_ADDITIVE_PENALTY_MAX 10 /* of presence and frequency, in both directions */
+#define WEFT_REPEAT_LAST_MAX 1024    /* history of a daemon's sampler */
+#define WEFT_MIROSTAT_TAU_MAX 100
 struct weft_sampling_options {
-    double temperature, top_p, min_p, repeat_penalty;
+    double temperature, typical, top_p, min_p;
+    double repeat_penalty, presence_penalty, frequency_penalty;
+    double mirostat_tau, mirostat_eta;
     uint32_t top_k, repeat_last;
+    int mirostat; /* of weft_mirostat_names */
     uint64_t seed;
     bool seed_set; /* else a random one is drawn and shown with --json */
 };
-/* temperature 0.8, top_k 40, top_p 0.95, min_p 0.05, repeat_penalty 1.0 over 64 tokens: what users
- * of comparable programs know. */
+/* temperature 0.8, top_k 40, typical 1, top_p 0.95, min_p 0.05, repeat_penalty 1.0, the others 0,
+ * over 64 tokens, no mirostat (tau 5, eta 0.1): what users of comparable programs know. */
 extern const struct weft_sampling_options weft_sampling_defaults;
+extern const char *const weft_mirostat_names[]; /* "0", "2", NULL: versions, 0 is none */
 
 struct weft_cluster_file {
     struct weft_yaml_doc *doc; /* owns all strings below */

@@ -73,6 +73,7 @@ struct weft_cluster {
     struct weft_stage_report *report;              /* [n_stages] */
     struct weft_session *sessions;                 /* list */
     uint32_t n_sessions, session_ids;
+    uint32_t vocab_sent; /* tokens whose texts the head's daemon has been sent, in this epoch */
     struct weft_timer closing;
     void (*closed)(void *arg);
     void *closed_arg;

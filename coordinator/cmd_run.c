@@ -34,9 +34,12 @@ static void on_stats(void *arg, const weft_err *err)
         weft_figures_json(app, &figures, r->text.data != NULL ? r->text.data : "", r->text.size,
                           r->finish, &out);
         weft_output_write(app->out, out.data, out.size);
-    } else if (err == NULL) {
-        weft_figures_text(app, &figures, NULL, &out);
-        fputs(out.data, stderr);
+    } else {
+        if (figures.logprobs.list != NULL)
+            weft_logprobs_text(&figures.logprobs, &out);
+        if (err == NULL)
+            weft_figures_text(app, &figures, NULL, &out);
+        fputs(out.data != NULL ? out.data : "", stderr);
     }
     weft_str_done(&out);
     weft_app_close_cluster(app, WEFT_EXIT_OK);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "coordinator/answer_rules.h"
 #include "coordinator/context_shift.h"
 
 struct message {
@@ -31,8 +32,12 @@ struct weft_conversation {
     uint32_t n_resumed; /* of the answer, already among ids: a shift came in its midst */
     uint32_t n_shifts;
     struct weft_conversation_figures before; /* of the answer, before its last shift */
+    struct weft_token_logprob *logprobs; /* [answer_room][1 + n_best] of the last answer; or NULL */
     struct weft_detok detok;
     struct weft_str text; /* of the last answer */
+    size_t given;         /* of text: told to the owner */
+    struct weft_answer_rules rules;
+    const char *stop; /* the stop string that ended the last answer */
 };
 
 /* ------------------------------------------------------------------ messages */
@@ -250,37 +255,84 @@ void weft_conversation_reset(struct weft_conversation *c)
 
 /* ------------------------------------------------------------------ the answer */
 
-static void emit(struct weft_conversation *c, size_t from)
+static void emit(struct weft_conversation *c, size_t end)
 {
-    if (c->text.size > from)
-        c->events->text(c->arg, c->text.data + from, c->text.size - from);
+    if (end > c->given)
+        c->events->text(c->arg, c->text.data + c->given, end - c->given);
+    c->given = end;
 }
 
-/* There is room for the context; only an answer over several shifts takes more. */
+static uint32_t n_best(const struct weft_conversation *c)
+{
+    return c->app->opt->logprobs > 0 ? (uint32_t)c->app->opt->logprobs : 0;
+}
+
+/* There is room for the context; only an answer over several shifts takes more. False when there is
+ * no memory, which is told at the end. */
+static bool answer_reserve(struct weft_conversation *c)
+{
+    if (c->n_answer < c->answer_room)
+        return true;
+    const size_t room = 2 * (size_t)c->answer_room, list = 1 + n_best(c);
+    int32_t *answer = room <= UINT32_MAX ? realloc(c->answer, room * sizeof *answer) : NULL;
+    if (answer != NULL)
+        c->answer = answer;
+    struct weft_token_logprob *logprobs =
+        answer != NULL && c->logprobs != NULL
+            ? reallocarray(c->logprobs, room, list * sizeof *logprobs)
+            : NULL;
+    if (logprobs != NULL)
+        c->logprobs = logprobs;
+    if (answer == NULL || (logprobs == NULL && c->logprobs != NULL)) {
+        c->text.failed = true;
+        return false;
+    }
+    c->answer_room = (uint32_t)room;
+    return true;
+}
+
+/* Before its token. */
+static void on_logprobs(void *arg, const struct weft_token_logprob *list, uint32_t n)
+{
+    struct weft_conversation *c = arg;
+    if (answer_reserve(c))
+        memcpy(c->logprobs + (size_t)c->n_answer * n, list, n * sizeof *list);
+}
+
+/* Gives out what is no stop string and no beginning of one; the first whole one ends the answer. */
+static void give_out(struct weft_conversation *c)
+{
+    const struct weft_stops *stops = &c->rules.stops;
+    const size_t n = c->text.size - c->given;
+    uint32_t which = 0;
+    size_t at;
+    if (n == 0)
+        return;
+    const char *fresh = c->text.data + c->given;
+    if (!weft_stops_find(stops, fresh, n, &at, &which)) {
+        emit(c, c->text.size - weft_stops_held(stops, fresh, n));
+        return;
+    }
+    c->text.size = c->given + at;
+    c->text.data[c->text.size] = '\0';
+    emit(c, c->text.size);
+    c->stop = stops->texts[which];
+    weft_session_stop(c->session); /* `done` follows */
+}
+
 static void add_answer(struct weft_conversation *c, int32_t id)
 {
-    if (c->n_answer == c->answer_room) {
-        int32_t *grown = c->answer_room <= UINT32_MAX / 2
-                             ? realloc(c->answer, 2 * (size_t)c->answer_room * sizeof *grown)
-                             : NULL;
-        if (grown == NULL) {
-            c->text.failed = true; /* told at the end */
-            return;
-        }
-        c->answer = grown;
-        c->answer_room *= 2;
-    }
-    c->answer[c->n_answer++] = id;
+    if (answer_reserve(c))
+        c->answer[c->n_answer++] = id;
 }
 
 static void on_token(void *arg, int32_t id, enum weft_finish finish)
 {
     struct weft_conversation *c = arg;
-    size_t from = c->text.size;
     add_answer(c, id);
     if (finish != WEFT_FINISH_STOP)
         (void)!weft_detok_push(&c->detok, id, &c->text, NULL); /* the session checked the id */
-    emit(c, from);
+    give_out(c);
 }
 
 static int resume(struct weft_conversation *c, bool *ret_resumed, weft_err *err);
@@ -288,7 +340,6 @@ static int resume(struct weft_conversation *c, bool *ret_resumed, weft_err *err)
 static void on_done(void *arg, const weft_err *err, enum weft_finish finish)
 {
     struct weft_conversation *c = arg;
-    size_t from = c->text.size;
     weft_err why = {0}, stuck = {0};
     if (err == NULL && finish == WEFT_FINISH_CONTEXT && c->app->file.context_shift) {
         bool resumed = false;
@@ -297,8 +348,10 @@ static void on_done(void *arg, const weft_err *err, enum weft_finish finish)
         if (resumed)
             return;
     }
-    weft_detok_finish(&c->detok, &c->text);
-    emit(c, from);
+    if (c->stop == NULL) {
+        weft_detok_finish(&c->detok, &c->text);
+        emit(c, c->text.size);
+    }
     c->busy = false;
     if (c->text.failed)
         (void)weft_fail(&why, WEFT_ENOMEM, "the answer");
@@ -309,7 +362,8 @@ static void on_done(void *arg, const weft_err *err, enum weft_finish finish)
     c->events->done(c->arg, err != NULL ? err : why.code != 0 ? &why : NULL, finish);
 }
 
-static const struct weft_session_events session_events = {.token = on_token, .done = on_done};
+static const struct weft_session_events session_events = {
+    .token = on_token, .logprobs = on_logprobs, .done = on_done};
 
 /* Tokens that the KV cache holds already; at least one must be computed to sample from. */
 static uint32_t common_prefix(const struct weft_conversation *c)
@@ -321,6 +375,25 @@ static uint32_t common_prefix(const struct weft_conversation *c)
     return i;
 }
 
+static struct weft_turn_sampling sampling_of(const struct weft_sampling_options *o)
+{
+    return (struct weft_turn_sampling){
+        .temperature = (float)o->temperature,
+        .top_k = o->top_k,
+        .typical_p = (float)o->typical,
+        .top_p = (float)o->top_p,
+        .min_p = (float)o->min_p,
+        .repeat_penalty = (float)o->repeat_penalty,
+        .presence_penalty = (float)o->presence_penalty,
+        .frequency_penalty = (float)o->frequency_penalty,
+        .repeat_last = o->repeat_last,
+        .mirostat = o->mirostat != 0 ? 2 : 0,
+        .mirostat_tau = (float)o->mirostat_tau,
+        .mirostat_eta = (float)o->mirostat_eta,
+        .seed = o->seed,
+    };
+}
+
 /* A turn of the tokens in ids. */
 static int begin(struct weft_conversation *c, weft_err *err)
 {
@@ -329,22 +402,20 @@ static int begin(struct weft_conversation *c, weft_err *err)
     size_t n_stops;
     const int32_t *stops = weft_tokenizer_stops(c->tokenizer, &n_stops);
     c->kept = common_prefix(c);
-    const struct weft_turn turn = {
+    struct weft_turn turn = {
         .keep = c->kept,
         .tokens = c->ids + c->kept,
         .n_tokens = (uint32_t)c->n_ids - c->kept,
         .max_tokens = left > 0 ? left : f->context, /* more than fit: it ends with the context */
-        .sampling = {.temperature = (float)f->sampling.temperature,
-                     .top_p = (float)f->sampling.top_p,
-                     .min_p = (float)f->sampling.min_p,
-                     .repeat_penalty = (float)f->sampling.repeat_penalty,
-                     .top_k = f->sampling.top_k,
-                     .repeat_last = f->sampling.repeat_last,
-                     /* Random numbers go by position: after a shift others are to come there. */
-                     .seed = f->sampling.seed + c->n_shifts},
+        .n_resumed = c->n_resumed,
+        .logprobs = c->logprobs != NULL,
+        .n_logprobs = n_best(c),
+        .sampling = sampling_of(&f->sampling),
         .stop_ids = stops,
         .n_stop_ids = (uint32_t)n_stops,
     };
+    turn.sampling.seed += c->n_shifts; /* by position: after a shift others are to come there */
+    weft_answer_rules_apply(&c->rules, &turn);
     return weft_session_turn(c->session, &turn, err);
 }
 
@@ -395,6 +466,8 @@ int weft_conversation_answer(struct weft_conversation *c, weft_err *err)
             return r;
     }
     weft_str_clear(&c->text);
+    c->given = 0;
+    c->stop = NULL;
     c->n_answer = c->n_resumed = 0;
     c->before = (struct weft_conversation_figures){0};
     weft_detok_init(&c->detok, c->tokenizer, c->ids[c->n_ids - 1]);
@@ -423,6 +496,8 @@ void weft_conversation_figures(const struct weft_conversation *c,
         .kept_tokens = c->n_resumed > 0 ? c->before.kept_tokens : c->kept,
         .answer_tokens = c->n_answer,
         .answer_ids = c->answer,
+        .stop = c->stop,
+        .logprobs = {c->logprobs, c->n_answer, n_best(c), c->tokenizer},
     };
     weft_session_times(c->session, &ret->prompt_ns, &ret->answer_ns, &last_tokens);
     ret->prompt_ns += c->before.prompt_ns;
@@ -449,9 +524,14 @@ int weft_conversation_open(struct weft_app *app, bool raw,
         r = app->opt->template != NULL
                 ? weft_template_open_builtin(app->opt->template, &c->template, err)
                 : weft_template_open_gguf(&app->model_file.gguf, &c->template, err);
+    if (r == 0)
+        r = weft_answer_rules_open(app->opt, c->tokenizer, &c->rules, err);
     c->answer_room = app->file.context;
     if (r == 0 && (c->answer = calloc(c->answer_room, sizeof *c->answer)) == NULL)
         r = weft_fail(err, WEFT_ENOMEM, "conversation");
+    if (r == 0 && app->opt->logprobs >= 0 &&
+        (c->logprobs = calloc(c->answer_room, (1 + n_best(c)) * sizeof *c->logprobs)) == NULL)
+        r = weft_fail(err, WEFT_ENOMEM, "log-probabilities of %u tokens", app->file.context);
     if (r == 0 && !raw && app->file.system != NULL)
         r = add_message(c, "system", app->file.system, strlen(app->file.system), err);
     if (r < 0) {
@@ -472,6 +552,8 @@ void weft_conversation_close(struct weft_conversation *c)
     free(c->messages);
     free(c->ids);
     free(c->answer);
+    free(c->logprobs);
+    weft_answer_rules_done(&c->rules);
     weft_str_done(&c->text);
     weft_template_close(c->template);
     weft_tokenizer_close(c->tokenizer);

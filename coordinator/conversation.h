@@ -10,11 +10,13 @@
 
 #include "coordinator/app.h"
 #include "coordinator/detok.h"
+#include "coordinator/logprobs.h"
 
 struct weft_conversation;
 
 struct weft_conversation_events {
-    void (*text)(void *arg, const char *data, size_t n); /* whole UTF-8 characters */
+    /* Whole UTF-8 characters. What may be the beginning of a stop string comes when it is not. */
+    void (*text)(void *arg, const char *data, size_t n);
     /* With context_shift: the oldest turns, or (turns 0) the oldest tokens of raw text were
      * dropped, also in the midst of an answer, which then goes on; kept: tokens that are left. */
     void (*shifted)(void *arg, uint32_t turns, uint32_t kept);
@@ -47,7 +49,9 @@ struct weft_conversation_figures {
     uint32_t kept_tokens;
     uint32_t answer_tokens;
     uint64_t prompt_ns, answer_ns;
-    const int32_t *answer_ids; /* [answer_tokens] */
+    const int32_t *answer_ids; /* [answer_tokens]; those of a stop string among them */
+    const char *stop;          /* the stop string that ended it, or NULL */
+    struct weft_answer_logprobs logprobs;
 };
 void weft_conversation_figures(const struct weft_conversation *c,
                                struct weft_conversation_figures *ret);

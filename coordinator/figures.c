@@ -96,5 +96,14 @@ void weft_figures_json(const struct weft_app *app, const struct weft_conversatio
                       (unsigned long long)rp[i].compute_ns, (unsigned long long)rp[i].wait_ns,
                       (unsigned long long)rp[i].sent_bytes);
     }
-    weft_str_adds(out, "]}\n");
+    weft_str_adds(out, "]");
+    if (f->stop != NULL) {
+        weft_str_adds(out, ", \"stop\": ");
+        weft_str_add_json(out, f->stop, strlen(f->stop));
+    }
+    if (f->logprobs.list != NULL) {
+        weft_str_adds(out, ", \"logprobs\": ");
+        weft_logprobs_json(&f->logprobs, out);
+    }
+    weft_str_adds(out, "}\n");
 }

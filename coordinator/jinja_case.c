@@ -77,7 +77,7 @@ static int unicode_case(struct jinja_run *run, const struct jinja_string *s, enu
     if (pattern == NULL)
         return refuse(run, code);
     char *out = jinja_alloc(run, size, 1);
-    int r = out != NULL ? 0 : -run->err->code;
+    int r = out != NULL ? 0 : jinja_failed(run);
     if (r == 0)
         code = pcre2_substitute(
             pattern, (PCRE2_SPTR)s->text, s->size, 0,
@@ -111,7 +111,7 @@ int jinja_case(struct jinja_run *run, const struct jinja_string *s, enum jinja_c
     if (is_ascii(s)) {
         out = jinja_alloc(run, s->size, 1);
         if (out == NULL)
-            return -run->err->code;
+            return jinja_failed(run);
         ascii_case(s, how, out);
     } else {
         r = unicode_case(run, s, how, &out, &size);
@@ -120,7 +120,7 @@ int jinja_case(struct jinja_run *run, const struct jinja_string *s, enum jinja_c
     }
     struct jinja_string *changed = jinja_alloc(run, 1, sizeof *changed);
     if (changed == NULL)
-        return -run->err->code;
+        return jinja_failed(run);
     *changed = (struct jinja_string){
         .text = out,
         .size = size,

@@ -3,6 +3,7 @@
  * one; many are found through an order of their indices, made when it is first needed, so that no
  * choice of keys can make a look-up slow.
  */
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,9 +16,9 @@ int jinja_dict_new(struct jinja_run *run, enum jinja_kind kind, size_t room,
 {
     struct jinja_dict *d = jinja_alloc(run, 1, sizeof *d);
     if (d == NULL)
-        return -run->err->code;
+        return jinja_failed(run);
     if (room > 0 && (d->pairs = jinja_alloc(run, room, sizeof *d->pairs)) == NULL)
-        return -run->err->code;
+        return jinja_failed(run);
     d->room = room;
     *ret = (struct jinja_value){.kind = kind, .dict = d};
     return 0;
@@ -46,7 +47,7 @@ static int make_order(struct jinja_run *run, struct jinja_dict *d)
 {
     uint32_t *order = jinja_alloc(run, d->n, sizeof *order);
     if (order == NULL)
-        return -run->err->code;
+        return jinja_failed(run);
     for (size_t i = 0; i < d->n; i++)
         order[i] = (uint32_t)i;
     qsort_r(order, d->n, sizeof *order, by_text, d);
@@ -57,6 +58,7 @@ static int make_order(struct jinja_run *run, struct jinja_dict *d)
 static struct jinja_pair *search(const struct jinja_dict *d, const struct jinja_string *key)
 {
     size_t low = 0, high = d->n;
+    assert(d->order != NULL || high == 0);
     while (low < high) {
         const size_t middle = (low + high) / 2;
         struct jinja_pair *pair = &d->pairs[d->order[middle]];
@@ -92,22 +94,19 @@ int jinja_dict_find(struct jinja_run *run, struct jinja_dict *d, const struct ji
     return r;
 }
 
-struct jinja_pair *jinja_dict_named(const struct jinja_dict *d, const char *name, size_t size)
+int jinja_dict_named(struct jinja_run *run, struct jinja_dict *d, const char *name, size_t size,
+                     struct jinja_pair **ret)
 {
-    const struct jinja_string key = {.text = name, .size = size};
-    if (d->order != NULL)
-        return search(d, &key);
-    for (size_t i = 0; i < d->n; i++)
-        if (d->pairs[i].key.kind == JINJA_STRING &&
-            jinja_compare_bytes(d->pairs[i].key.string, &key) == 0)
-            return &d->pairs[i];
-    return NULL;
+    const struct jinja_string text = {.text = name, .size = size};
+    const struct jinja_value key = {.kind = JINJA_STRING, .string = &text};
+    return jinja_dict_find(run, d, &key, ret);
 }
 
 int jinja_dict_set(struct jinja_run *run, struct jinja_dict *d, const struct jinja_value *key,
                    const struct jinja_value *value)
 {
     struct jinja_pair *pair;
+    assert(d->pairs != NULL || d->n == 0);
     if (!hashable(key))
         return jinja_refuse(run, "%s cannot be the key of a dict", jinja_type(key));
     int r = jinja_dict_find(run, d, key, &pair);
@@ -121,12 +120,13 @@ int jinja_dict_set(struct jinja_run *run, struct jinja_dict *d, const struct jin
         const size_t room = 2 * d->room + 4;
         struct jinja_pair *pairs = jinja_alloc(run, room, sizeof *pairs);
         if (pairs == NULL)
-            return -run->err->code;
+            return jinja_failed(run);
         for (size_t i = 0; i < d->n; i++)
             pairs[i] = d->pairs[i];
         d->pairs = pairs;
         d->room = room;
     }
+    assert(d->pairs != NULL);
     d->pairs[d->n++] = (struct jinja_pair){*key, *value};
     d->order = NULL;
     return 0;

@@ -38,7 +38,7 @@ static int method_value(struct jinja_run *run, const struct jinja_value *self,
 {
     struct jinja_method *m = jinja_alloc(run, 1, sizeof *m);
     if (m == NULL)
-        return -run->err->code;
+        return jinja_failed(run);
     *m = (struct jinja_method){.self = *self, .what = what};
     *ret = (struct jinja_value){.kind = JINJA_METHOD, .method = m};
     return 0;
@@ -100,11 +100,12 @@ static int attribute(struct jinja_run *run, const struct jinja_value *v, const c
             return r;
     }
     if (v->kind == JINJA_NAMESPACE) {
-        const struct jinja_pair *pair = jinja_dict_named(v->dict, name, size);
+        struct jinja_pair *pair = NULL;
+        int r = jinja_dict_named(run, v->dict, name, size, &pair);
         *ret_found = pair != NULL;
         if (pair != NULL)
             *ret = pair->value;
-        return 0;
+        return r;
     }
     const struct jinja_builtin *what = jinja_find_method(v, name, size, &unsafe);
     if (unsafe)
@@ -117,19 +118,15 @@ int jinja_member(struct jinja_run *run, const struct jinja_value *v, const char 
                  struct jinja_value *ret)
 {
     const struct jinja_value self = *v; /* ret may be v */
-    bool found;
+    bool found = false;
     int r = jinja_defined(run, &self);
     if (r == 0)
         r = attribute(run, &self, name, size, &found, ret);
     if (r < 0 || found)
         return r;
     if (self.kind == JINJA_DICT) {
-        r = jinja_work(run, 0);
-        const struct jinja_value key = {
-            .kind = JINJA_STRING, .string = &(struct jinja_string){.text = name, .size = size}};
         struct jinja_pair *pair = NULL;
-        if (r == 0)
-            r = jinja_dict_find(run, self.dict, &key, &pair);
+        r = jinja_dict_named(run, self.dict, name, size, &pair);
         if (pair != NULL)
             *ret = pair->value;
         if (r < 0 || pair != NULL)
@@ -205,7 +202,7 @@ int jinja_eval_args(struct jinja_run *run, const struct jinja_node *list, struct
     struct jinja_keyword *keywords =
         values != NULL ? jinja_alloc(run, named, sizeof *keywords) : NULL;
     if (keywords == NULL)
-        return -run->err->code;
+        return jinja_failed(run);
     *ret = (struct jinja_args){.list = values, .n = n, .named = keywords, .n_named = named};
     for (const struct jinja_node *a = list; r == 0 && a != NULL; a = a->next) {
         if (a->kind != JINJA_KEYWORD) {
@@ -435,7 +432,7 @@ static int eval_operator(struct jinja_run *run, const struct jinja_node *node,
 static int eval_member(struct jinja_run *run, const struct jinja_node *node,
                        struct jinja_value *ret)
 {
-    struct jinja_value object, key;
+    struct jinja_value object, key = {0};
     int r = jinja_eval(run, node->a, &object);
     if (r == 0 && node->kind == JINJA_INDEX)
         r = jinja_eval(run, node->b, &key);

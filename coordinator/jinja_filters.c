@@ -24,7 +24,7 @@ static const char *const no_names[] = {NULL};
 static int in_case(struct jinja_run *run, const struct jinja_value *self,
                    const struct jinja_args *args, enum jinja_case how, struct jinja_value *ret)
 {
-    const struct jinja_string *s;
+    const struct jinja_string *s = NULL;
     int r = jinja_bind(run, "a filter of case", args, no_names, NULL);
     if (r == 0)
         r = jinja_string_of(run, self, &s);
@@ -51,7 +51,7 @@ FILTER(filter_title)
 FILTER(filter_trim)
 {
     static const char *const names[] = {"chars", NULL};
-    const struct jinja_string *s, *chars = NULL;
+    const struct jinja_string *s = NULL, *chars = NULL;
     struct jinja_value value = jinja_none();
     int r = jinja_bind(run, "trim", args, names, &value);
     if (r == 0)
@@ -64,7 +64,7 @@ FILTER(filter_trim)
 FILTER(filter_string)
 {
     int r = jinja_bind(run, "string", args, no_names, NULL);
-    const struct jinja_string *s;
+    const struct jinja_string *s = NULL;
     if (r == 0)
         r = jinja_string_of(run, self, &s);
     if (r == 0)
@@ -76,7 +76,7 @@ FILTER(filter_replace)
 {
     static const char *const names[] = {"old", "new", "count", NULL};
     struct jinja_value values[3] = {{0}, {0}, jinja_none()};
-    const struct jinja_string *s, *old, *new;
+    const struct jinja_string *s = NULL, *old = NULL, *new = NULL;
     int64_t count = -1;
     int r = jinja_bind(run, "replace", args, names, values);
     if (r == 0)
@@ -92,7 +92,7 @@ FILTER(filter_replace)
 
 FILTER(filter_escape)
 {
-    const struct jinja_string *s;
+    const struct jinja_string *s = NULL;
     int r = jinja_bind(run, "escape", args, no_names, NULL);
     if (r == 0)
         r = jinja_string_of(run, self, &s);
@@ -122,9 +122,9 @@ FILTER(filter_indent)
     static const struct jinja_string newline = {.text = "\n", .size = 1, .trusted = true};
     struct jinja_value values[3] = {jinja_int(4, true), jinja_bool(false), jinja_bool(false)};
     struct jinja_value lines, text;
-    const struct jinja_string *s, *before;
+    const struct jinja_string *s = NULL, *before = NULL;
     struct jinja_buffer *b = jinja_buffer_new(run);
-    int r = b != NULL ? jinja_bind(run, "indent", args, names, values) : -run->err->code;
+    int r = b != NULL ? jinja_bind(run, "indent", args, names, values) : jinja_failed(run);
     if (r == 0)
         r = jinja_string_of(run, self, &s);
     if (r == 0)
@@ -152,15 +152,15 @@ FILTER(filter_center)
     static const char *const names[] = {"width", NULL};
     static const struct jinja_string space = {.text = " ", .size = 1, .trusted = true};
     struct jinja_value value = jinja_int(80, true);
-    const struct jinja_string *s;
+    const struct jinja_string *s = NULL;
     int64_t width = 0;
     struct jinja_buffer *b = jinja_buffer_new(run);
-    int r = b != NULL ? jinja_bind(run, "center", args, names, &value) : -run->err->code;
+    int r = b != NULL ? jinja_bind(run, "center", args, names, &value) : jinja_failed(run);
     if (r == 0)
         r = jinja_string_of(run, self, &s);
     if (r == 0)
         r = jinja_want_int(run, "center", &value, &width);
-    if (r < 0)
+    if (r != 0)
         return r;
     const int64_t n = (int64_t)jinja_string_length(s), rest = width > n ? width - n : 0;
     const int64_t left = rest / 2 + (rest & width & 1); /* as Python rounds */
@@ -175,7 +175,7 @@ FILTER(filter_center)
 
 FILTER(filter_wordcount)
 {
-    const struct jinja_string *s;
+    const struct jinja_string *s = NULL;
     int64_t words = 0;
     bool inside = false;
     int r = jinja_bind(run, "wordcount", args, no_names, NULL);
@@ -198,7 +198,7 @@ FILTER(filter_wordcount)
 
 FILTER(filter_format)
 {
-    const struct jinja_string *s;
+    const struct jinja_string *s = NULL;
     int r = jinja_string_of(run, self, &s);
     if (r == 0 && args->n_named > 0)
         return jinja_refuse(run, "format: named arguments are not supported");
@@ -255,7 +255,7 @@ FILTER(filter_int)
         r = jinja_want_int(run, "int", &values[1], &base);
     if (r == 0 && base != 0 && (base < 2 || base > 36))
         return jinja_refuse(run, "int: a base of %lld", (long long)base);
-    if (r < 0)
+    if (r != 0)
         return r;
     *ret = values[0];
     bool known = false;
@@ -288,7 +288,7 @@ FILTER(filter_float)
     int r = jinja_bind(run, "float", args, names, &value);
     if (r == 0)
         r = jinja_defined(run, self);
-    if (r < 0)
+    if (r != 0)
         return r;
     *ret = value;
     if (jinja_is_number(self)) {
@@ -309,7 +309,7 @@ FILTER(filter_abs)
         r = jinja_defined(run, self);
     if (r == 0 && !jinja_is_number(self))
         return jinja_refuse(run, "abs: found %s, expected a number", jinja_type(self));
-    if (r < 0)
+    if (r != 0)
         return r;
     if (self->kind == JINJA_FLOAT) {
         *ret = jinja_float(fabs(self->real), self->trusted);
@@ -330,7 +330,7 @@ FILTER(filter_round)
         r = jinja_defined(run, self);
     if (r == 0)
         r = jinja_want_int(run, "round", &values[0], &precision);
-    if (r < 0)
+    if (r != 0)
         return r;
     if (!jinja_is_number(self) || precision < 0 || precision > 15)
         return jinja_refuse(run, "round: %s to %lld digits is not supported", jinja_type(self),
@@ -371,7 +371,7 @@ FILTER(filter_default)
 
 FILTER(filter_safe)
 {
-    const struct jinja_string *s;
+    const struct jinja_string *s = NULL;
     int r = jinja_bind(run, "safe", args, no_names, NULL);
     if (r == 0)
         r = jinja_string_of(run, self, &s);
@@ -420,7 +420,7 @@ FILTER(filter_tojson)
         values[1] = args->list[0];
         named.n = 0;
     }
-    int r = b != NULL ? jinja_bind(run, "tojson", &named, names, values) : -run->err->code;
+    int r = b != NULL ? jinja_bind(run, "tojson", &named, names, values) : jinja_failed(run);
     how.ensure_ascii = jinja_truth(&values[0]);
     how.sort_keys = jinja_truth(&values[3]);
     if (r == 0 && values[1].kind != JINJA_NONE)

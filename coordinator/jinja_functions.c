@@ -86,7 +86,7 @@ static int call_range(struct jinja_run *run, const struct jinja_value *self,
         trusted = trusted && args->list[i].trusted;
     }
     const int64_t start = numbers[0], stop = numbers[1], step = numbers[2];
-    if (r < 0)
+    if (r != 0)
         return r;
     if (step == 0)
         return jinja_refuse(run, "range: the step cannot be zero");
@@ -169,7 +169,7 @@ static int call_raise(struct jinja_run *run, const struct jinja_value *self,
     int r = jinja_bind(run, "raise_exception", args, names, &message);
     if (r == 0)
         r = jinja_string_of(run, &message, &text);
-    if (r < 0)
+    if (r != 0)
         return r;
     copy_printable(reason, text);
     return jinja_fail(run, WEFT_EUSAGE, "the template refuses this conversation: %s", reason);
@@ -187,7 +187,7 @@ static int call_strftime(struct jinja_run *run, const struct jinja_value *self,
     int r = jinja_bind(run, "strftime_now", args, names, &value);
     if (r == 0)
         r = jinja_want_string(run, "strftime_now", &value, &format);
-    if (r < 0)
+    if (r != 0)
         return r;
     if (format->size > DATE_FORMAT_MAX || memchr(format->text, '\0', format->size) != NULL)
         return jinja_refuse(run, "strftime_now: a format of more than %d bytes", DATE_FORMAT_MAX);
@@ -200,7 +200,7 @@ static int call_strftime(struct jinja_run *run, const struct jinja_value *self,
         return jinja_refuse(run, "strftime_now: the clock cannot be read");
     char *date = jinja_alloc(run, DATE_MAX, 1);
     if (date == NULL)
-        return -run->err->code;
+        return jinja_failed(run);
         /* The programs never leave the C locale, so names of days and months are English. */
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"

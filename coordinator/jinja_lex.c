@@ -21,7 +21,7 @@ void jinja_complain(const struct jinja_source *s, size_t at, int code, weft_err 
     (void)weft_fail(err, code, "chat template %zu:%zu: %s", line, column, what);
 }
 
-int jinja_lex_refuse(const struct jinja_lexer *l, size_t at, const char *fmt, ...)
+int(jinja_lex_refuse)(const struct jinja_lexer *l, size_t at, const char *fmt, ...)
 {
     va_list args;
     va_start(args, fmt);

@@ -40,6 +40,9 @@ struct jinja_lexer {
 /* -WEFT_EUNSUPPORTED with line and column of `at`. */
 int jinja_lex_refuse(const struct jinja_lexer *l, size_t at, const char *fmt, ...)
     WEFT_PRINTF(3, 4);
+/* A macro, so that every caller's compiler sees that it is never 0. */
+#define jinja_lex_refuse(l, at, ...) \
+    ((void)(jinja_lex_refuse)((l), (at), __VA_ARGS__), -WEFT_EUNSUPPORTED)
 
 /* Reads the next token of a tag into l->token. At JINJA_TOKEN_END l->at stays before the closing
  * sign. */

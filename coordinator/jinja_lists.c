@@ -19,7 +19,7 @@ FILTER(filter_length)
 {
     int r = jinja_bind(run, "length", args, no_names, NULL);
     size_t n = 0;
-    if (r < 0)
+    if (r != 0)
         return r;
     switch (self->kind) {
     case JINJA_UNDEFINED:
@@ -61,8 +61,8 @@ static int list_of(struct jinja_run *run, const struct jinja_value *items, size_
 
 FILTER(filter_list)
 {
-    const struct jinja_value *items;
-    size_t n;
+    const struct jinja_value *items = NULL;
+    size_t n = 0;
     int r = jinja_bind(run, "list", args, no_names, NULL);
     if (r == 0)
         r = jinja_items(run, self, &items, &n);
@@ -82,13 +82,13 @@ FILTER(filter_items)
 FILTER(filter_first)
 {
     static const char why[] = "the first item of an empty sequence";
-    const struct jinja_value *items;
-    size_t n;
+    const struct jinja_value *items = NULL;
+    size_t n = 0;
     int r = jinja_bind(run, "first", args, no_names, NULL);
     const size_t taken = self->kind == JINJA_GENERATOR ? self->list->taken : 0;
     if (r == 0)
         r = jinja_items(run, self, &items, &n);
-    if (r < 0)
+    if (r != 0)
         return r;
     if (n == 0)
         return jinja_missing(run, MISSING_TEXT, NULL, why, sizeof why - 1, ret);
@@ -101,8 +101,8 @@ FILTER(filter_first)
 FILTER(filter_last)
 {
     static const char why[] = "the last item of an empty sequence";
-    const struct jinja_value *items;
-    size_t n;
+    const struct jinja_value *items = NULL;
+    size_t n = 0;
     int r = jinja_bind(run, "last", args, no_names, NULL);
     if (r == 0 && self->kind == JINJA_GENERATOR)
         return jinja_refuse(run, "last: 'generator' object is not reversible");
@@ -117,15 +117,15 @@ FILTER(filter_last)
 
 FILTER(filter_reverse)
 {
-    const struct jinja_value *items;
+    const struct jinja_value *items = NULL;
     struct jinja_value list;
-    size_t n;
+    size_t n = 0;
     int r = jinja_bind(run, "reverse", args, no_names, NULL);
     if (r == 0)
         r = jinja_items(run, self, &items, &n);
     if (r == 0)
         r = list_of(run, items, n, JINJA_GENERATOR, &list);
-    if (r < 0)
+    if (r != 0)
         return r;
     for (size_t i = 0; i < n; i++)
         list.list->items[i] = items[n - 1 - i];
@@ -133,7 +133,7 @@ FILTER(filter_reverse)
     if (self->kind != JINJA_STRING)
         return 0;
     struct jinja_buffer *b = jinja_buffer_new(run);
-    r = b != NULL ? 0 : -run->err->code;
+    r = b != NULL ? 0 : jinja_failed(run);
     for (size_t i = 0; r == 0 && i < n; i++)
         r = jinja_buffer_string(run, b, list.list->items[i].string);
     return r == 0 ? jinja_buffer_value(run, b, ret) : r;
@@ -144,11 +144,11 @@ FILTER(filter_join)
     static const char *const names[] = {"d", "attribute", NULL};
     static const struct jinja_string empty = {.text = "", .trusted = true};
     struct jinja_value values[2] = {{.kind = JINJA_STRING, .string = &empty}, jinja_none()};
-    const struct jinja_value *items;
+    const struct jinja_value *items = NULL;
     const struct jinja_string *between;
-    size_t n;
+    size_t n = 0;
     struct jinja_buffer *b = jinja_buffer_new(run);
-    int r = b != NULL ? jinja_bind(run, "join", args, names, values) : -run->err->code;
+    int r = b != NULL ? jinja_bind(run, "join", args, names, values) : jinja_failed(run);
     if (r == 0)
         r = jinja_string_of(run, &values[0], &between);
     if (r == 0)
@@ -169,8 +169,8 @@ FILTER(filter_sum)
 {
     static const char *const names[] = {"attribute", "start", NULL};
     struct jinja_value values[2] = {jinja_none(), jinja_int(0, true)};
-    const struct jinja_value *items;
-    size_t n;
+    const struct jinja_value *items = NULL;
+    size_t n = 0;
     int r = jinja_bind(run, "sum", args, names, values);
     if (r == 0)
         r = jinja_items(run, self, &items, &n);
@@ -190,8 +190,8 @@ FILTER(filter_sort)
 {
     static const char *const names[] = {"reverse", "case_sensitive", "attribute", NULL};
     struct jinja_value values[3] = {jinja_bool(false), jinja_bool(false), jinja_none()};
-    const struct jinja_value *items;
-    size_t n;
+    const struct jinja_value *items = NULL;
+    size_t n = 0;
     int r = jinja_bind(run, "sort", args, names, values);
     if (r == 0)
         r = jinja_items(run, self, &items, &n);
@@ -232,8 +232,8 @@ static int extreme(struct jinja_run *run, const struct jinja_value *self,
     static const char *const names[] = {"case_sensitive", "attribute", NULL};
     static const char why[] = "the least or greatest item of an empty sequence";
     struct jinja_value values[2] = {jinja_bool(false), jinja_none()}, best = {0}, key;
-    const struct jinja_value *items;
-    size_t n;
+    const struct jinja_value *items = NULL;
+    size_t n = 0;
     int order, r = jinja_bind(run, greatest ? "max" : "min", args, names, values);
     if (r == 0)
         r = jinja_items(run, self, &items, &n);
@@ -270,7 +270,7 @@ FILTER(filter_unique)
     struct jinja_value values[2] = {jinja_bool(false), jinja_none()}, seen, list, key;
     const struct jinja_value *items, none = jinja_none();
     struct jinja_pair *pair;
-    size_t n, used = 0;
+    size_t n = 0, used = 0;
     int r = jinja_bind(run, "unique", args, names, values);
     if (r == 0)
         r = jinja_items(run, self, &items, &n);
@@ -305,8 +305,8 @@ FILTER(filter_groupby)
     static const char *const names[] = {"attribute", "default", "case_sensitive", NULL};
     struct jinja_value values[3] = {{0}, {0}, jinja_bool(false)}, sorted, groups, group, key;
     struct jinja_value before = {0};
-    const struct jinja_value *items;
-    size_t n, used = 0, start = 0;
+    const struct jinja_value *items = NULL;
+    size_t n = 0, used = 0, start = 0;
     bool equal = false;
     int r = jinja_bind(run, "groupby", args, names, values);
     if (r == 0)
@@ -350,9 +350,9 @@ FILTER(filter_groupby)
 FILTER(filter_batch)
 {
     static const char *const names[] = {"linecount", "fill_with", NULL};
-    struct jinja_value values[2] = {{0}, jinja_none()}, list, piece;
-    const struct jinja_value *items;
-    size_t n;
+    struct jinja_value values[2] = {{0}, jinja_none()}, list = {0}, piece = {0};
+    const struct jinja_value *items = NULL;
+    size_t n = 0;
     int64_t size = 0;
     int r = jinja_bind(run, "batch", args, names, values);
     if (r == 0)
@@ -380,9 +380,9 @@ FILTER(filter_batch)
 FILTER(filter_slice)
 {
     static const char *const names[] = {"slices", "fill_with", NULL};
-    struct jinja_value values[2] = {{0}, jinja_none()}, list, piece;
-    const struct jinja_value *items;
-    size_t n, start = 0;
+    struct jinja_value values[2] = {{0}, jinja_none()}, list = {0}, piece = {0};
+    const struct jinja_value *items = NULL;
+    size_t n = 0, start = 0;
     int64_t slices = 0;
     int r = jinja_bind(run, "slice", args, names, values);
     if (r == 0)

@@ -123,7 +123,7 @@ static int repeat(struct jinja_run *run, const struct jinja_value *v, const stru
     if (v->kind == JINJA_STRING) {
         struct jinja_buffer *b = jinja_buffer_new(run);
         if (b == NULL)
-            return -run->err->code;
+            return jinja_failed(run);
         const size_t whole_size = size * (size_t)times;
         if (times > 0)
             r = jinja_buffer_string(run, b, v->string);
@@ -179,7 +179,7 @@ int jinja_operate(struct jinja_run *run, enum jinja_node_kind op, const struct j
     int r = jinja_defined(run, a);
     if (r == 0)
         r = jinja_defined(run, b);
-    if (r < 0)
+    if (r != 0)
         return r;
     if (jinja_is_number(a) && jinja_is_number(b))
         return numbers(run, op, a, b, ret);
@@ -205,9 +205,9 @@ int jinja_operate(struct jinja_run *run, enum jinja_node_kind op, const struct j
 static int contains(struct jinja_run *run, const struct jinja_value *a, const struct jinja_value *b,
                     bool *ret)
 {
-    const struct jinja_value *items;
+    const struct jinja_value *items = NULL;
     struct jinja_pair *pair;
-    size_t n;
+    size_t n = 0;
     int r;
     *ret = false;
     if (b->kind == JINJA_STRING) {
@@ -269,7 +269,7 @@ static int bound(struct jinja_run *run, const struct jinja_value *v, int64_t n, 
     if (v == NULL || v->kind == JINJA_NONE)
         return 0;
     int r = jinja_want_int(run, "slice", v, ret);
-    if (r < 0)
+    if (r != 0)
         return r;
     if (*ret < 0)
         *ret = *ret < -n ? low : *ret + n;
@@ -281,16 +281,16 @@ static int bound(struct jinja_run *run, const struct jinja_value *v, int64_t n, 
 static int slice_text(struct jinja_run *run, const struct jinja_string *s, int64_t first,
                       int64_t step, int64_t count, struct jinja_value *ret)
 {
-    const struct jinja_value *items, whole_text = {.kind = JINJA_STRING, .string = s};
-    size_t n;
+    const struct jinja_value *items = NULL, whole_text = {.kind = JINJA_STRING, .string = s};
+    size_t n = 0;
     if (step == 1 || count == 0) {
         const size_t start = count > 0 ? jinja_string_offset(s, (size_t)first) : 0;
         const size_t end = count > 0 ? jinja_string_offset(s, (size_t)(first + count)) : 0;
         return jinja_cut(run, s, start, end - start, ret);
     }
     struct jinja_buffer *b = jinja_buffer_new(run);
-    int r = b != NULL ? jinja_items(run, &whole_text, &items, &n) : -run->err->code;
-    for (int64_t i = 0; r == 0 && i < count; i++)
+    int r = b != NULL ? jinja_items(run, &whole_text, &items, &n) : jinja_failed(run);
+    for (int64_t i = 0; r == 0 && items != NULL && i < count; i++)
         r = jinja_buffer_string(run, b, items[first + i * step].string);
     return r == 0 ? jinja_buffer_value(run, b, ret) : r;
 }
@@ -309,7 +309,7 @@ int jinja_slice(struct jinja_run *run, const struct jinja_value *v, const struct
         r = jinja_work(run, v->string->size);
     if (r == 0 && step_value != NULL && step_value->kind != JINJA_NONE)
         r = jinja_want_int(run, "slice", step_value, &step);
-    if (r < 0)
+    if (r != 0)
         return r;
     if (step == 0)
         return jinja_refuse(run, "a slice's step cannot be zero");
@@ -319,7 +319,7 @@ int jinja_slice(struct jinja_run *run, const struct jinja_value *v, const struct
     r = bound(run, start, n, back ? -1 : 0, back ? n - 1 : n, back ? n - 1 : 0, &first);
     if (r == 0)
         r = bound(run, stop, n, back ? -1 : 0, back ? n - 1 : n, back ? -1 : n, &last);
-    if (r < 0)
+    if (r != 0)
         return r;
     const int64_t range = back ? first - last : last - first, apart = back ? -step : step;
     const int64_t count = range > 0 ? (range + apart - 1) / apart : 0;

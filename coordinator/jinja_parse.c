@@ -25,11 +25,6 @@ struct jinja_node *jinja_node_new(struct jinja_parser *p, enum jinja_node_kind k
     return node;
 }
 
-int jinja_parse_failed(const struct jinja_parser *p)
-{
-    return -p->err->code;
-}
-
 struct jinja_node *jinja_node_pair(struct jinja_parser *p, enum jinja_node_kind kind, size_t at,
                                    struct jinja_node *a, struct jinja_node *b)
 {
@@ -213,7 +208,7 @@ static int parse_if(struct jinja_parser *p, struct jinja_node *node)
 
 static int parse_set(struct jinja_parser *p, struct jinja_node *node)
 {
-    bool value;
+    bool value = false;
     int r = parse_target(p, true, &node->a);
     if (r == 0)
         r = jinja_parse_skip(p, "=", &value);
@@ -470,7 +465,7 @@ static int parse_body(struct jinja_parser *p, const char *const *ends, struct ji
                 r = parse_tag(p, tail);
         }
         while (r == 0 && *tail != NULL)
-            tail = &(*tail)->next;
+            tail = jinja_node_behind(*tail);
     }
     return r == 0 && ends[0] != NULL ? missing_end(p, ends, opened) : r;
 }

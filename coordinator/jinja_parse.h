@@ -8,6 +8,8 @@
 #ifndef WEFT_COORDINATOR_JINJA_PARSE_H
 #define WEFT_COORDINATOR_JINJA_PARSE_H
 
+#include <assert.h>
+
 #include "coordinator/jinja_lex.h"
 
 struct jinja_parser {
@@ -32,7 +34,18 @@ int jinja_node_close(struct jinja_parser *p, struct jinja_node *node) WEFT_MUST_
 struct jinja_node *jinja_node_pair(struct jinja_parser *p, enum jinja_node_kind kind, size_t at,
                                    struct jinja_node *a, struct jinja_node *b);
 /* What one of these failed with. */
-int jinja_parse_failed(const struct jinja_parser *p);
+static inline int jinja_parse_failed(const struct jinja_parser *p)
+{
+    assert(p->err->code > 0);
+    return -p->err->code;
+}
+
+/* Where what follows node goes. */
+static inline struct jinja_node **jinja_node_behind(struct jinja_node *node)
+{
+    assert(node != NULL);
+    return &node->next;
+}
 
 int jinja_parse_enter(struct jinja_parser *p, size_t at) WEFT_MUST_USE;
 /* The token is skipped if it reads so; else *ret is false, or (expect) an error says what was

@@ -72,7 +72,7 @@ static int parse_flat(struct jinja_parser *p, const char *sign, enum jinja_node_
     int r = operand(p, ret);
     if (r < 0 || !jinja_token_is(&p->l.token, sign))
         return r;
-    struct jinja_node *node = jinja_node_new(p, kind, at), **tail = &(*ret)->next;
+    struct jinja_node *node = jinja_node_new(p, kind, at), **tail = jinja_node_behind(*ret);
     if (node == NULL)
         return jinja_parse_failed(p);
     node->a = *ret;
@@ -83,7 +83,7 @@ static int parse_flat(struct jinja_parser *p, const char *sign, enum jinja_node_
             break;
         r = operand(p, tail);
         if (r == 0)
-            tail = &(*tail)->next;
+            tail = jinja_node_behind(*tail);
     }
     return r == 0 ? jinja_node_close(p, node) : r;
 }
@@ -182,7 +182,7 @@ static int parse_not(struct jinja_parser *p, struct jinja_node **ret)
     r = jinja_parse_enter(p, at);
     if (r == 0)
         r = parse_not(p, ret);
-    if (r < 0)
+    if (r != 0)
         return r;
     p->nesting--;
     *ret = jinja_node_pair(p, JINJA_NOT, at, *ret, NULL);
@@ -247,7 +247,8 @@ int jinja_parse_tuple(struct jinja_parser *p, bool simple, bool condition, struc
     int r = simple ? jinja_parse_primary(p, ret) : jinja_parse_expression(p, condition, ret);
     if (r < 0 || !jinja_token_is(&p->l.token, ","))
         return r;
-    struct jinja_node *node = jinja_node_new(p, JINJA_TUPLE_OF, at), **tail = &(*ret)->next;
+    struct jinja_node *node = jinja_node_new(p, JINJA_TUPLE_OF, at),
+                      **tail = jinja_node_behind(*ret);
     if (node == NULL)
         return jinja_parse_failed(p);
     node->a = *ret;
@@ -258,7 +259,7 @@ int jinja_parse_tuple(struct jinja_parser *p, bool simple, bool condition, struc
             break;
         r = simple ? jinja_parse_primary(p, tail) : jinja_parse_expression(p, condition, tail);
         if (r == 0)
-            tail = &(*tail)->next;
+            tail = jinja_node_behind(*tail);
     }
     return r == 0 ? jinja_node_close(p, node) : r;
 }

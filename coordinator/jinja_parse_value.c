@@ -166,7 +166,7 @@ static int parse_items(struct jinja_parser *p, const char *close, struct jinja_n
         r = jinja_parse_expression(p, true, tail);
         if (r < 0)
             return r;
-        tail = &(*tail)->next;
+        tail = jinja_node_behind(*tail);
         r = jinja_parse_skip(p, close, &done);
         if (r == 0 && !done)
             r = jinja_parse_expect(p, ",");
@@ -194,7 +194,7 @@ static int parse_pairs(struct jinja_parser *p, struct jinja_node **head)
         *tail = jinja_node_pair(p, JINJA_PAIR, at, key, value);
         if (*tail == NULL)
             return jinja_parse_failed(p);
-        tail = &(*tail)->next;
+        tail = jinja_node_behind(*tail);
         r = jinja_parse_skip(p, "}", &done);
         if (r == 0 && !done)
             r = jinja_parse_expect(p, ",");
@@ -310,7 +310,7 @@ static int parse_arguments(struct jinja_parser *p, struct jinja_node **head)
         if (r < 0)
             return r;
         named = (*tail)->kind == JINJA_KEYWORD;
-        tail = &(*tail)->next;
+        tail = jinja_node_behind(*tail);
         r = jinja_parse_skip(p, ")", &done);
         if (r == 0 && !done)
             r = jinja_parse_expect(p, ",");

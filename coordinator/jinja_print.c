@@ -185,7 +185,7 @@ int jinja_string_of(struct jinja_run *run, const struct jinja_value *v,
     int r = 0;
     if (v->kind != JINJA_STRING) {
         struct jinja_buffer *b = jinja_buffer_new(run);
-        r = b != NULL ? jinja_print(run, v, b) : -run->err->code;
+        r = b != NULL ? jinja_print(run, v, b) : jinja_failed(run);
         if (r == 0)
             r = jinja_buffer_value(run, b, &text);
     }
@@ -304,7 +304,7 @@ static int sorted_pairs(struct json *j, const struct jinja_dict *d, struct jinja
 {
     struct jinja_pair *pairs = jinja_alloc(j->run, d->n, sizeof *pairs);
     if (pairs == NULL)
-        return -j->run->err->code;
+        return jinja_failed(j->run);
     for (size_t i = 0; i < d->n; i++) {
         if (d->pairs[i].key.kind != JINJA_STRING)
             return jinja_refuse(j->run, "sort_keys of keys that are no strings");

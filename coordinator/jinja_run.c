@@ -6,6 +6,8 @@
 
 #include <string.h>
 
+#define NAMES_PER_STEP 16
+
 struct jinja_binding {
     struct jinja_binding *next;
     const char *name;
@@ -20,7 +22,7 @@ static int execute(struct jinja_run *run, const struct jinja_node *node, enum le
 
 /* ------------------------------------------------------------------ limits and errors */
 
-int jinja_fail(struct jinja_run *run, int code, const char *fmt, ...)
+int(jinja_fail)(struct jinja_run *run, int code, const char *fmt, ...)
 {
     va_list args;
     va_start(args, fmt);
@@ -84,18 +86,22 @@ void jinja_done(struct jinja_run *run)
 
 /* ------------------------------------------------------------------ scopes */
 
-static struct jinja_binding *binding(const struct jinja_scope *scope, const char *name, size_t size)
+/* The names of a scope are few; where there are many, looking is paid for in steps. */
+static struct jinja_binding *binding(struct jinja_run *run, const struct jinja_scope *scope,
+                                     const char *name, size_t size)
 {
     struct jinja_binding *b = scope->bindings;
-    while (b != NULL && (b->size != size || memcmp(b->name, name, size) != 0))
-        b = b->next;
+    uint32_t seen = 0;
+    for (; b != NULL && (b->size != size || memcmp(b->name, name, size) != 0); b = b->next)
+        seen++;
+    run->steps += seen / NAMES_PER_STEP;
     return b;
 }
 
-const struct jinja_value *jinja_look_up(const struct jinja_run *run, const char *name, size_t size)
+const struct jinja_value *jinja_look_up(struct jinja_run *run, const char *name, size_t size)
 {
     for (const struct jinja_scope *s = run->scope; s != NULL; s = s->up) {
-        const struct jinja_binding *b = binding(s, name, size);
+        const struct jinja_binding *b = binding(run, s, name, size);
         if (b != NULL)
             return &b->value;
     }
@@ -105,11 +111,11 @@ const struct jinja_value *jinja_look_up(const struct jinja_run *run, const char 
 int jinja_set(struct jinja_run *run, struct jinja_scope *scope, const char *name, size_t size,
               const struct jinja_value *value)
 {
-    struct jinja_binding *b = binding(scope, name, size);
+    struct jinja_binding *b = binding(run, scope, name, size);
     if (b == NULL) {
         b = jinja_alloc(run, 1, sizeof *b);
         if (b == NULL)
-            return -run->err->code;
+            return jinja_failed(run);
         *b = (struct jinja_binding){.next = scope->bindings, .name = name, .size = size};
         scope->bindings = b;
     }
@@ -134,12 +140,13 @@ static int set_member(struct jinja_run *run, const struct jinja_node *target,
                       const struct jinja_value *value)
 {
     struct jinja_value object, key;
+    struct jinja_pair *pair = NULL;
     int r = jinja_eval(run, target->a, &object);
     run->at = target->at;
     if (r == 0 && object.kind != JINJA_NAMESPACE)
         return jinja_refuse(run, "cannot assign attribute on non-namespace object");
-    struct jinja_pair *pair =
-        r == 0 ? jinja_dict_named(object.dict, target->text, target->size) : NULL;
+    if (r == 0)
+        r = jinja_dict_named(run, object.dict, target->text, target->size, &pair);
     if (pair != NULL) {
         pair->value = *value;
         return 0;
@@ -156,7 +163,7 @@ static int assign(struct jinja_run *run, const struct jinja_node *target,
         return jinja_set(run, run->scope, target->text, target->size, value);
     if (target->kind == JINJA_MEMBER)
         return set_member(run, target, value);
-    const struct jinja_value *items;
+    const struct jinja_value *items = NULL;
     size_t n, names = 0;
     for (const struct jinja_node *t = target->a; t != NULL; t = t->next)
         names++;
@@ -175,7 +182,7 @@ static int capture(struct jinja_run *run, const struct jinja_node *body, enum le
 {
     struct jinja_buffer *outer = run->out, *own = jinja_buffer_new(run);
     if (own == NULL)
-        return -run->err->code;
+        return jinja_failed(run);
     run->out = own;
     int r = execute(run, body, leave);
     run->out = outer;
@@ -187,7 +194,7 @@ static int capture_scoped(struct jinja_run *run, const struct jinja_node *body, 
                           struct jinja_value *ret)
 {
     struct jinja_scope *outer = run->scope;
-    int r = open_scope(run, outer) != NULL ? capture(run, body, leave, ret) : -run->err->code;
+    int r = open_scope(run, outer) != NULL ? capture(run, body, leave, ret) : jinja_failed(run);
     run->scope = outer;
     return r;
 }
@@ -272,7 +279,7 @@ static int bind_rest(struct jinja_run *run, const struct jinja_args *args, size_
         r = jinja_dict_new(run, JINJA_DICT, args->n_named, &named);
     for (size_t i = 0; r == 0 && i < args->n_named; i++) {
         const struct jinja_keyword *k = &args->named[i];
-        if (binding(run->scope, k->name, k->size) != NULL)
+        if (binding(run, run->scope, k->name, k->size) != NULL)
             continue;
         r = jinja_text(run, k->name, k->size, true, &key);
         if (r == 0)
@@ -311,7 +318,7 @@ int jinja_macro_call(struct jinja_run *run, const struct jinja_macro *m,
     if (r < 0)
         return r;
     r = open_scope(run, m->scope) != NULL ? bind_params(run, params, args, &positional, &named)
-                                          : -run->err->code;
+                                          : jinja_failed(run);
     run->at = at;
     if (r == 0 && args->n > positional && !mentions(node->b, "varargs"))
         r = jinja_refuse(run, "macro '%.*s' takes not more than %zu arguments, found %zu",
@@ -333,7 +340,7 @@ static int macro_value(struct jinja_run *run, const struct jinja_node *node,
 {
     struct jinja_macro *m = jinja_alloc(run, 1, sizeof *m);
     if (m == NULL)
-        return -run->err->code;
+        return jinja_failed(run);
     *m = (struct jinja_macro){.node = node, .scope = run->scope};
     *ret = (struct jinja_value){.kind = JINJA_MACRO, .macro = m};
     return 0;
@@ -375,7 +382,7 @@ static int select_items(struct jinja_run *run, const struct jinja_node *node,
     size_t used = 0;
     int r = jinja_list_new(run, JINJA_LIST, *n, &kept);
     for (size_t i = 0; r == 0 && i < *n; i++) {
-        r = open_scope(run, outer) != NULL ? assign(run, node->a, &(*items)[i]) : -run->err->code;
+        r = open_scope(run, outer) != NULL ? assign(run, node->a, &(*items)[i]) : jinja_failed(run);
         if (r == 0)
             r = jinja_eval(run, node->e, &holds);
         if (r == 0 && jinja_truth(&holds))
@@ -402,7 +409,7 @@ static int execute_for(struct jinja_run *run, const struct jinja_node *node)
         r = select_items(run, node, &items, &n);
     struct jinja_loop *loop = r == 0 ? jinja_alloc(run, 1, sizeof *loop) : NULL;
     if (loop == NULL)
-        return r < 0 ? r : -run->err->code;
+        return r < 0 ? r : jinja_failed(run);
     *loop = (struct jinja_loop){.items = items, .n = n};
     self.loop = loop;
     for (; r == 0 && leave != BREAKS && loop->index < n; loop->index++) {
@@ -410,14 +417,14 @@ static int execute_for(struct jinja_run *run, const struct jinja_node *node)
         r = jinja_work(run, 0);
         if (r == 0)
             r = open_scope(run, outer) != NULL ? jinja_set(run, run->scope, "loop", 4, &self)
-                                               : -run->err->code;
+                                               : jinja_failed(run);
         if (r == 0)
             r = assign(run, node->a, &items[loop->index]);
         if (r == 0)
             r = execute(run, node->c, &leave);
     }
     if (r == 0 && n == 0 && node->d != NULL)
-        r = open_scope(run, outer) != NULL ? execute(run, node->d, &leave) : -run->err->code;
+        r = open_scope(run, outer) != NULL ? execute(run, node->d, &leave) : jinja_failed(run);
     run->scope = outer;
     return r;
 }
@@ -446,7 +453,7 @@ static int execute_with(struct jinja_run *run, const struct jinja_node *node, en
 {
     struct jinja_scope *outer = run->scope, *inner = open_scope(run, outer);
     struct jinja_value value;
-    int r = inner != NULL ? 0 : -run->err->code;
+    int r = inner != NULL ? 0 : jinja_failed(run);
     for (const struct jinja_node *set = node->a; r == 0 && set != NULL; set = set->next) {
         run->scope = outer;
         r = jinja_eval(run, set->b, &value);
@@ -525,5 +532,5 @@ int jinja_execute(struct jinja_run *run)
 {
     enum leave leave = GOES_ON;
     run->out = jinja_buffer_new(run);
-    return run->out != NULL ? execute(run, run->source->body, &leave) : -run->err->code;
+    return run->out != NULL ? execute(run, run->source->body, &leave) : jinja_failed(run);
 }

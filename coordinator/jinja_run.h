@@ -8,6 +8,7 @@
 #ifndef WEFT_COORDINATOR_JINJA_RUN_H
 #define WEFT_COORDINATOR_JINJA_RUN_H
 
+#include <assert.h>
 #include <time.h>
 
 #include "base/arena.h"
@@ -50,7 +51,15 @@ struct jinja_run {
 
 /* Sets run->err with line and column and returns -code. */
 int jinja_fail(struct jinja_run *run, int code, const char *fmt, ...) WEFT_PRINTF(3, 4);
-#define jinja_refuse(run, ...) (jinja_fail((run), WEFT_EUNSUPPORTED, __VA_ARGS__))
+/* Macros, so that every caller's compiler sees that they are never 0. */
+#define jinja_fail(run, code, ...) ((void)(jinja_fail)((run), (code), __VA_ARGS__), -(code))
+#define jinja_refuse(run, ...) jinja_fail((run), WEFT_EUNSUPPORTED, __VA_ARGS__)
+/* What a function without a result of its own failed with. */
+static inline int jinja_failed(const struct jinja_run *run)
+{
+    assert(run->err->code > 0);
+    return -run->err->code;
+}
 
 /* Pays for work on so many bytes and one node. */
 int jinja_work(struct jinja_run *run, size_t bytes) WEFT_MUST_USE;
@@ -70,7 +79,7 @@ void jinja_done(struct jinja_run *run);
 int jinja_set(struct jinja_run *run, struct jinja_scope *scope, const char *name, size_t size,
               const struct jinja_value *value) WEFT_MUST_USE;
 /* NULL: no scope has it. */
-const struct jinja_value *jinja_look_up(const struct jinja_run *run, const char *name, size_t size);
+const struct jinja_value *jinja_look_up(struct jinja_run *run, const char *name, size_t size);
 /* Runs the whole template into run->out. */
 int jinja_execute(struct jinja_run *run) WEFT_MUST_USE;
 int jinja_macro_call(struct jinja_run *run, const struct jinja_macro *m,

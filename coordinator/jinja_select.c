@@ -70,7 +70,7 @@ static int merge(struct jinja_run *run, const struct jinja_pair *from, struct ji
         int order = -1;
         if (i < middle && j < end) {
             int r = jinja_order(run, &from[j].key, &from[i].key, "<", &order);
-            if (r < 0)
+            if (r != 0)
                 return r;
             order = reverse ? order : -order;
         }
@@ -85,7 +85,9 @@ int jinja_sort(struct jinja_run *run, struct jinja_list *list, const struct jinj
     const size_t n = list->n;
     struct jinja_pair *a = jinja_alloc(run, n, sizeof *a);
     struct jinja_pair *b = a != NULL ? jinja_alloc(run, n, sizeof *b) : NULL;
-    int r = b != NULL ? 0 : -run->err->code;
+    int r = 0;
+    if (b == NULL)
+        return jinja_failed(run);
     for (size_t i = 0; r == 0 && i < n; i++) {
         a[i].value = list->items[i];
         r = jinja_sort_key(run, &list->items[i], how, &a[i].key);
@@ -112,9 +114,9 @@ static int named_builtin(struct jinja_run *run, bool test, const struct jinja_va
                          const struct jinja_builtin **ret)
 {
     char quoted[WEFT_QUOTE_SIZE];
-    const struct jinja_string *s;
+    const struct jinja_string *s = NULL;
     int r = jinja_want_string(run, test ? "the name of a test" : "the name of a filter", name, &s);
-    if (r < 0)
+    if (r != 0)
         return r;
     *ret = test ? jinja_find_test(s->text, s->size) : jinja_find_filter(s->text, s->size);
     if (*ret == NULL || (*ret)->call == NULL)
@@ -147,9 +149,9 @@ static int filter_map(struct jinja_run *run, const struct jinja_value *self,
     static const char *const names[] = {"attribute", "default", NULL};
     const struct jinja_builtin *filter = NULL;
     const struct jinja_args rest = behind(args, 1);
-    const struct jinja_value *items;
+    const struct jinja_value *items = NULL;
     struct jinja_value values[2] = {jinja_none(), {0}}, list;
-    size_t n;
+    size_t n = 0;
     int r = args->n == 0 ? jinja_bind(run, "map", args, names, values)
                          : named_builtin(run, false, &args->list[0], &filter);
     if (r == 0 && filter == NULL && values[0].kind == JINJA_NONE)
@@ -179,10 +181,10 @@ static int select_by(struct jinja_run *run, const struct jinja_value *self,
 {
     const size_t skipped = attribute ? 1 : 0;
     const struct jinja_args rest = behind(args, skipped + 1);
-    const struct jinja_value *items;
+    const struct jinja_value *items = NULL;
     const struct jinja_builtin *test = NULL;
     struct jinja_value list, key, holds;
-    size_t n, used = 0;
+    size_t n = 0, used = 0;
     if (args->n < skipped)
         return jinja_refuse(run, "the name of an attribute is missing");
     int r = jinja_enter(run);

@@ -124,12 +124,12 @@ TEST(is_divisibleby)
 static int is_case(struct jinja_run *run, const struct jinja_value *self,
                    const struct jinja_args *args, const char *method, struct jinja_value *ret)
 {
-    const struct jinja_string *s;
+    const struct jinja_string *s = NULL;
     bool unsafe;
     int r = answer(run, args, false, ret);
     if (r == 0)
         r = jinja_string_of(run, self, &s);
-    if (r < 0)
+    if (r != 0)
         return r;
     const struct jinja_value text = {.kind = JINJA_STRING, .string = s};
     return jinja_find_method(&text, method, strlen(method), &unsafe)->call(run, &text, args, ret);

@@ -21,7 +21,7 @@ int jinja_strip(struct jinja_run *run, const struct jinja_string *s,
     size_t start = 0, end = s->size;
     uint32_t code;
     int r = jinja_work_at(run, s->size, chars != NULL ? chars->size : 1);
-    if (r < 0)
+    if (r != 0)
         return r;
     while (left && start < end) {
         const size_t size = weft_utf8_decode(s->text + start, end - start, &code);
@@ -49,7 +49,7 @@ int jinja_replace(struct jinja_run *run, const struct jinja_string *s,
 {
     size_t from = 0, scan = 0;
     struct jinja_buffer *b = jinja_buffer_new(run);
-    int r = b != NULL ? jinja_work(run, s->size) : -run->err->code;
+    int r = b != NULL ? jinja_work(run, s->size) : jinja_failed(run);
     while (r == 0 && count-- != 0) {
         const size_t at = jinja_find(s, old->text, old->size, scan);
         if (at == SIZE_MAX)
@@ -78,7 +78,7 @@ int jinja_safe(struct jinja_run *run, const struct jinja_string *s, struct jinja
 {
     struct jinja_string *safe = jinja_alloc(run, 1, sizeof *safe);
     if (safe == NULL)
-        return -run->err->code;
+        return jinja_failed(run);
     *safe = *s;
     safe->safe = true;
     *ret = (struct jinja_value){.kind = JINJA_STRING, .string = safe};
@@ -92,7 +92,7 @@ int jinja_escape(struct jinja_run *run, const struct jinja_string *s, struct jin
     if (s->safe)
         return jinja_safe(run, s, ret);
     struct jinja_buffer *b = jinja_buffer_new(run);
-    int r = b != NULL ? 0 : -run->err->code;
+    int r = b != NULL ? 0 : jinja_failed(run);
     for (size_t at = 0; r == 0 && at < s->size; at++) {
         const char c = s->text[at];
         const char *known = c != '\0' ? strchr(codes, c) : NULL;
@@ -110,7 +110,9 @@ int jinja_escape(struct jinja_run *run, const struct jinja_string *s, struct jin
 /* Bytes of the line end at the start of text; 0: none. As Python's str.splitlines. */
 static size_t line_end(const char *text, size_t n)
 {
-    uint32_t code;
+    uint32_t code = 0;
+    if (((uint8_t)text[0] & 0xC0) == 0x80) /* within a character */
+        return 0;
     const size_t size = weft_utf8_decode(text, n, &code);
     if (code == '\r')
         return n > 1 && text[1] == '\n' ? 2 : 1;
@@ -181,7 +183,7 @@ int jinja_format(struct jinja_run *run, const struct jinja_string *s, const stru
 {
     struct jinja_buffer *b = jinja_buffer_new(run);
     size_t next = 0, from = 0, at = 0;
-    int r = b != NULL ? jinja_work(run, s->size) : -run->err->code;
+    int r = b != NULL ? jinja_work(run, s->size) : jinja_failed(run);
     while (r == 0 && at < s->size) {
         const char c = s->text[at];
         struct jinja_value v;
@@ -230,7 +232,7 @@ int jinja_percent(struct jinja_run *run, const struct jinja_string *s,
 {
     struct jinja_buffer *b = jinja_buffer_new(run);
     size_t used = 0, from = 0;
-    int r = b != NULL ? jinja_work(run, s->size) : -run->err->code;
+    int r = b != NULL ? jinja_work(run, s->size) : jinja_failed(run);
     for (size_t at = 0; r == 0 && (at = jinja_find(s, "%", 1, at)) != SIZE_MAX; at += 2) {
         r = add(run, b, s, from, at);
         from = at + 2;

@@ -130,7 +130,7 @@ static int add_piece(struct jinja_run *run, struct jinja_list *list, size_t *roo
         *room = 2 * *room + 8;
         struct jinja_value *items = jinja_alloc(run, *room, sizeof *items);
         if (items == NULL)
-            return -run->err->code;
+            return jinja_failed(run);
         for (size_t i = 0; i < list->n; i++)
             items[i] = list->items[i];
         list->items = items;
@@ -157,7 +157,7 @@ static int split(struct jinja_run *run, const struct jinja_value *self,
         r = jinja_work_at(run, p.s->size, right && p.sep != NULL ? p.sep->size : 1);
     if (r == 0)
         r = jinja_list_new(run, JINJA_LIST, 0, &list);
-    if (r < 0)
+    if (r != 0)
         return r;
     /* White space at both ends counts for nothing. */
     while (p.sep == NULL && !right && p.start < p.end && is_space_at(p.s, p.start, &size))
@@ -215,7 +215,7 @@ static int partition(struct jinja_run *run, const struct jinja_value *self,
         r = jinja_work_at(run, s->size, right ? sep->size : 1);
     if (r == 0)
         r = jinja_list_new(run, JINJA_TUPLE, 3, &list);
-    if (r < 0)
+    if (r != 0)
         return r;
     size_t at = right ? jinja_find_last(s, sep->text, sep->size, s->size)
                       : jinja_find(s, sep->text, sep->size, 0);
@@ -284,7 +284,7 @@ static int remove_end(struct jinja_run *run, const struct jinja_value *self,
     int r = jinja_bind(run, start ? "removeprefix" : "removesuffix", args, names, &value);
     if (r == 0)
         r = jinja_want_string(run, start ? "removeprefix" : "removesuffix", &value, &part);
-    if (r < 0)
+    if (r != 0)
         return r;
     const size_t n = has_end(s, part, start) ? part->size : 0;
     return jinja_cut(run, s, start ? n : 0, s->size - n, ret);
@@ -303,7 +303,7 @@ METHOD(text_replace)
 {
     static const char *const names[] = {"old", "new", "count", NULL};
     struct jinja_value values[3] = {{0}, {0}, jinja_int(-1, true)};
-    const struct jinja_string *old, *new;
+    const struct jinja_string *old = NULL, *new = NULL;
     int64_t count;
     int r = jinja_bind(run, "replace", args, names, values);
     if (r == 0)
@@ -319,11 +319,11 @@ METHOD(text_join)
 {
     static const char *const names[] = {"iterable", NULL};
     struct jinja_value value = {0};
-    const struct jinja_value *items;
+    const struct jinja_value *items = NULL;
     const struct jinja_string *part;
-    size_t n;
+    size_t n = 0;
     struct jinja_buffer *b = jinja_buffer_new(run);
-    int r = b != NULL ? jinja_bind(run, "join", args, names, &value) : -run->err->code;
+    int r = b != NULL ? jinja_bind(run, "join", args, names, &value) : jinja_failed(run);
     if (r == 0)
         r = jinja_items(run, &value, &items, &n);
     for (size_t i = 0; r == 0 && i < n; i++) {
@@ -349,7 +349,7 @@ static int find(struct jinja_run *run, const struct jinja_value *self,
         r = jinja_want_string(run, "find", &value, &part);
     if (r == 0)
         r = jinja_work_at(run, s->size, last ? part->size : 1);
-    if (r < 0)
+    if (r != 0)
         return r;
     const size_t at = last ? jinja_find_last(s, part->text, part->size, s->size)
                            : jinja_find(s, part->text, part->size, 0);
@@ -388,7 +388,7 @@ METHOD(text_count)
         r = jinja_want_string(run, "count", &value, &part);
     if (r == 0)
         r = jinja_work(run, s->size);
-    if (r < 0)
+    if (r != 0)
         return r;
     for (size_t at = 0; part->size > 0; at += part->size, n++)
         if ((at = jinja_find(s, part->text, part->size, at)) == SIZE_MAX)

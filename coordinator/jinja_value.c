@@ -17,7 +17,7 @@ int jinja_text(struct jinja_run *run, const char *text, size_t size, bool truste
 {
     struct jinja_string *s = jinja_alloc(run, 1, sizeof *s);
     if (s == NULL)
-        return -run->err->code;
+        return jinja_failed(run);
     *s = (struct jinja_string){.text = text, .size = size, .trusted = trusted};
     *ret = (struct jinja_value){.kind = JINJA_STRING, .string = s};
     return 0;
@@ -28,7 +28,7 @@ int jinja_cut(struct jinja_run *run, const struct jinja_string *s, size_t start,
 {
     struct jinja_string *part = jinja_alloc(run, 1, sizeof *part);
     if (part == NULL)
-        return -run->err->code;
+        return jinja_failed(run);
     *part = *s;
     part->text += start;
     part->size = size;
@@ -49,7 +49,7 @@ static int make_room(struct jinja_run *run, struct jinja_buffer *b, size_t n, bo
         room = room > BUFFER_LEAST ? room : BUFFER_LEAST;
         char *text = jinja_alloc(run, room, 1);
         if (text == NULL)
-            return -run->err->code;
+            return jinja_failed(run);
         memcpy(text, b->used > 0 ? b->text : "", b->used);
         b->text = text;
         b->room = room;
@@ -57,7 +57,7 @@ static int make_room(struct jinja_run *run, struct jinja_buffer *b, size_t n, bo
     if (marks && (grow || b->marks == NULL)) {
         uint8_t *fresh = jinja_alloc(run, b->room, 1);
         if (fresh == NULL)
-            return -run->err->code;
+            return jinja_failed(run);
         if (b->marks != NULL)
             memcpy(fresh, b->marks, b->used);
         else
@@ -104,7 +104,7 @@ static int buffer_view(struct jinja_run *run, struct jinja_buffer *b, size_t sta
 {
     struct jinja_string *s = jinja_alloc(run, 1, sizeof *s);
     if (s == NULL)
-        return -run->err->code;
+        return jinja_failed(run);
     *s = (struct jinja_string){
         .text = b->room > 0 ? b->text + start : "",
         .size = b->used - start,
@@ -137,7 +137,7 @@ int jinja_concat(struct jinja_run *run, const struct jinja_string *a, const stru
     } else {
         home = jinja_buffer_new(run);
         if (home == NULL)
-            return -run->err->code;
+            return jinja_failed(run);
         home->trusted = a->trusted;
         r = make_room(run, home, a->size + b->size, a->marks != NULL);
         if (r == 0)
@@ -229,10 +229,10 @@ int jinja_list_new(struct jinja_run *run, enum jinja_kind kind, size_t n, struct
     };
     struct jinja_list *list = jinja_alloc(run, 1, sizeof *list);
     if (list == NULL)
-        return -run->err->code;
+        return jinja_failed(run);
     list->items = jinja_alloc(run, n, sizeof *list->items);
     if (list->items == NULL)
-        return -run->err->code;
+        return jinja_failed(run);
     list->n = n;
     list->type = types[kind];
     *ret = (struct jinja_value){.kind = kind, .list = list};
@@ -244,7 +244,7 @@ int jinja_missing(struct jinja_run *run, int why, const char *owner, const char 
 {
     struct jinja_missing *m = jinja_alloc(run, 1, sizeof *m);
     if (m == NULL)
-        return -run->err->code;
+        return jinja_failed(run);
     *m = (struct jinja_missing){.owner = owner, .name = name, .name_size = name_size};
     m->why = why;
     *ret = (struct jinja_value){.kind = JINJA_UNDEFINED, .missing = m};
@@ -448,7 +448,7 @@ int jinja_order(struct jinja_run *run, const struct jinja_value *a, const struct
 static int characters(struct jinja_run *run, const struct jinja_string *s,
                       const struct jinja_value **ret, size_t *ret_n)
 {
-    struct jinja_value list;
+    struct jinja_value list = {0};
     size_t n = 0;
     int r = jinja_work(run, s->size);
     if (r == 0)

@@ -224,7 +224,8 @@ int jinja_compare_bytes(const struct jinja_string *a, const struct jinja_string 
 /* NULL when there is none. */
 int jinja_dict_find(struct jinja_run *run, struct jinja_dict *d, const struct jinja_value *key,
                     struct jinja_pair **ret) WEFT_MUST_USE;
-struct jinja_pair *jinja_dict_named(const struct jinja_dict *d, const char *name, size_t size);
+int jinja_dict_named(struct jinja_run *run, struct jinja_dict *d, const char *name, size_t size,
+                     struct jinja_pair **ret) WEFT_MUST_USE;
 /* Sets or adds; an error for keys that Python cannot hash. */
 int jinja_dict_set(struct jinja_run *run, struct jinja_dict *d, const struct jinja_value *key,
                    const struct jinja_value *value) WEFT_MUST_USE;

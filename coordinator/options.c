@@ -160,6 +160,17 @@ static int store_list(const struct weft_option *o, const char *text, struct weft
     return 0;
 }
 
+static int store_text(const struct weft_option *o, const char *text, struct weft_text_list *place,
+                      weft_err *err)
+{
+    if (text[0] == '\0')
+        return weft_fail(err, WEFT_EUSAGE, "found nothing, expected %s", o->argument);
+    if (place->n == (uint32_t)o->max)
+        return weft_fail(err, WEFT_EUSAGE, "found more than %.0f of them", o->max);
+    place->values[place->n++] = text;
+    return 0;
+}
+
 /* Reads text into the option's place; the error does not name the option yet. */
 static int store(const struct weft_option *o, const char *text, void *place, weft_err *err)
 {
@@ -192,6 +203,8 @@ static int store(const struct weft_option *o, const char *text, void *place, wef
         return r;
     case WEFT_OPTION_LIST:
         return store_list(o, text, place, err);
+    case WEFT_OPTION_TEXTS:
+        return store_text(o, text, place, err);
     }
     return -WEFT_EINTERNAL;
 }
@@ -414,6 +427,10 @@ static void forget_variable(struct parse *p, enum weft_option_id id)
         opt->template = NULL;
     else if (id == WEFT_OPTION_PREDICT)
         opt->predict = -1;
+    else if (id == WEFT_OPTION_GRAMMAR)
+        opt->grammar = NULL;
+    else if (id == WEFT_OPTION_JSON_SCHEMA)
+        opt->json_schema = NULL;
 }
 
 /* Cluster file, model, and what goes with only one of them. */
@@ -464,6 +481,23 @@ static int check_run(struct parse *p)
                          "--prompt-file FILE");
     p->opt.prompt = p->operand;
     return 0;
+}
+
+/* What rules an answer; a flag wins over the variable of the other one. */
+static int check_answer(struct parse *p)
+{
+    struct weft_turn_bias *bias = NULL; /* made again by the conversation: here mistakes count */
+    uint32_t n;
+    if (p->origin[WEFT_OPTION_GRAMMAR] > p->origin[WEFT_OPTION_JSON_SCHEMA])
+        forget_variable(p, WEFT_OPTION_JSON_SCHEMA);
+    else if (p->origin[WEFT_OPTION_JSON_SCHEMA] > p->origin[WEFT_OPTION_GRAMMAR])
+        forget_variable(p, WEFT_OPTION_GRAMMAR);
+    if (p->opt.grammar != NULL && p->opt.json_schema != NULL)
+        return weft_fail(p->err, WEFT_EUSAGE,
+                         "found a grammar and a JSON schema, expected one of them");
+    int r = weft_options_logit_bias(&p->opt.logit_bias, &bias, &n, p->err);
+    free(bias);
+    return r;
 }
 
 static int check_inspect(struct parse *p)
@@ -579,6 +613,8 @@ static int check_rules(struct parse *p)
         r = check_template(p);
     if (r == 0 && p->opt.command == WEFT_CMD_RUN)
         r = check_run(p);
+    if (r == 0 && (p->opt.command == WEFT_CMD_RUN || p->opt.command == WEFT_CMD_CHAT))
+        r = check_answer(p);
     if (r == 0 && p->opt.command == WEFT_CMD_INSPECT)
         r = check_inspect(p);
     if (r == 0 && (p->opt.command == WEFT_CMD_TOKENIZE || p->opt.command == WEFT_CMD_DETOKENIZE))
@@ -594,7 +630,7 @@ int weft_options_parse(int argc, char *const *argv, const char *(*env)(const cha
                        struct weft_options *ret, weft_err *err)
 {
     struct parse p = {.argc = argc, .argv = argv, .err = err};
-    p.opt.predict = -1;
+    p.opt.predict = p.opt.logprobs = -1;
     p.opt.sampling = weft_sampling_defaults;
     p.opt.prompts = (struct weft_u32_list){.n = 1, .values = {512}}; /* those of llama-bench */
     p.opt.answers = (struct weft_u32_list){.n = 1, .values = {128}};
@@ -609,36 +645,4 @@ int weft_options_parse(int argc, char *const *argv, const char *(*env)(const cha
     if (r == 0)
         *ret = p.opt;
     return r;
-}
-
-/* ------------------------------------------------------------------ token ids */
-
-int weft_options_ids(const char *text, int32_t **ret, uint32_t *ret_n, weft_err *err)
-{
-    size_t n = 1;
-    for (const char *c = text; *c != '\0'; c++)
-        n += *c == ',';
-    if (n > WEFT_CONTEXT_MAX)
-        return weft_fail(err, WEFT_EUSAGE, "--ids: found %zu ids, expected at most %u", n,
-                         WEFT_CONTEXT_MAX);
-    int32_t *ids = malloc(n * sizeof *ids);
-    if (ids == NULL)
-        return weft_fail(err, WEFT_ENOMEM, "--ids");
-    for (size_t i = 0; i < n; i++) {
-        const size_t size = strcspn(text, ",");
-        char number[16], quoted[WEFT_QUOTE_SIZE];
-        uint64_t id = 0;
-        /* Whatever is longer than the buffer is no id. */
-        snprintf(number, sizeof number, "%.*s", size < sizeof number ? (int)size : 0, text);
-        if (weft_parse_u64(number, 0, INT32_MAX, &id, NULL) < 0) {
-            free(ids);
-            return weft_fail(err, WEFT_EUSAGE, "--ids: number %zu is %s, expected 0..%d", i + 1,
-                             weft_quote(quoted, sizeof quoted, text, size), INT32_MAX);
-        }
-        ids[i] = (int32_t)id;
-        text += size + 1; /* the last one ends at the 0, and nothing is read behind it */
-    }
-    *ret = ids;
-    *ret_n = (uint32_t)n;
-    return 0;
 }

@@ -30,6 +30,13 @@ struct weft_u32_list {
     uint32_t n, values[WEFT_LIST_MAX];
 };
 
+/* An option that may be given several times. */
+#define WEFT_TEXTS_MAX 64
+struct weft_text_list {
+    uint32_t n;
+    const char *values[WEFT_TEXTS_MAX];
+};
+
 struct weft_options {
     enum weft_command command;
     bool help, version;  /* asked for: print and exit 0 */
@@ -47,11 +54,19 @@ struct weft_options {
     bool json;               /* --json                  WEFT_JSON */
     const char *kv;          /* --kv f16|f32|q8_0       WEFT_KV; NULL: not given */
     const char *gemm;        /* --gemm openblas|weft    WEFT_GEMM */
-    struct weft_sampling_options
-        sampling; /* --temp --top-k --top-p --min-p --repeat-penalty --seed */
+    /* --temp --top-k --typical --top-p --min-p --repeat-penalty --presence-penalty
+     * --frequency-penalty --repeat-last-n --mirostat-tau --mirostat-eta --seed */
+    struct weft_sampling_options sampling;
     struct {
-        bool temperature, top_k, top_p, min_p, repeat_penalty, seed, context_shift;
+        bool temperature, top_k, typical, top_p, min_p, repeat_penalty, presence_penalty,
+            frequency_penalty, repeat_last, mirostat_tau, mirostat_eta, seed, context_shift;
     } given;
+    const char *mirostat;             /* --mirostat 0|2; NULL: not given */
+    struct weft_text_list logit_bias; /* --logit-bias ID=BIAS,… */
+    struct weft_text_list stops;      /* --stop STRING */
+    int64_t logprobs;                 /* --logprobs N (run); -1: not given */
+    const char *grammar;              /* --grammar FILE */
+    const char *json_schema;          /* --json-schema FILE|JSON */
     /* eval */
     const char *ids;    /* --ids 1,300,5 */
     const char *logits; /* --logits FILE */
@@ -86,6 +101,10 @@ const char *weft_command_name(enum weft_command command);
 void weft_options_help(enum weft_command command, struct weft_str *out);
 /* A bash completion script made from the same table (installed by make install). */
 void weft_options_completion(struct weft_str *out);
+/* The --logit-bias options as a list (malloc'ed; NULL when empty): -WEFT_EUSAGE naming the place.
+ */
+int weft_options_logit_bias(const struct weft_text_list *texts, struct weft_turn_bias **ret,
+                            uint32_t *ret_n, weft_err *err) WEFT_MUST_USE;
 /* "1,300,5" to ids (malloc'ed): -WEFT_EUSAGE naming the place. */
 int weft_options_ids(const char *text, int32_t **ret, uint32_t *ret_n, weft_err *err) WEFT_MUST_USE;
 

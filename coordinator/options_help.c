@@ -7,9 +7,9 @@
 #include <string.h>
 
 #define LINE_WIDTH 100
-/* Room for "  -c, --ctx-size N" (the longest is --repeat-penalty X) and for command names; help
+/* Room for "  -c, --ctx-size N" (the longest is --frequency-penalty X) and for command names; help
  * texts stand behind it. */
-#define OPTION_WIDTH 26
+#define OPTION_WIDTH 28
 #define COMMAND_WIDTH 12
 
 static const struct {

@@ -20,6 +20,7 @@ enum weft_option_kind {
     WEFT_OPTION_I64,    /* within [min, max]; the default is -1 */
     WEFT_OPTION_DOUBLE, /* within [min, max] */
     WEFT_OPTION_LIST,   /* struct weft_u32_list: "1,2", each within [min, max] */
+    WEFT_OPTION_TEXTS,  /* struct weft_text_list: each time one more, not empty, at most max */
 };
 
 enum weft_option_id {
@@ -37,10 +38,22 @@ enum weft_option_id {
     WEFT_OPTION_GEMM,
     WEFT_OPTION_TEMP,
     WEFT_OPTION_TOP_K,
+    WEFT_OPTION_TYPICAL,
     WEFT_OPTION_TOP_P,
     WEFT_OPTION_MIN_P,
     WEFT_OPTION_REPEAT_PENALTY,
+    WEFT_OPTION_PRESENCE_PENALTY,
+    WEFT_OPTION_FREQUENCY_PENALTY,
+    WEFT_OPTION_REPEAT_LAST_N,
+    WEFT_OPTION_MIROSTAT,
+    WEFT_OPTION_MIROSTAT_TAU,
+    WEFT_OPTION_MIROSTAT_ETA,
+    WEFT_OPTION_LOGIT_BIAS,
     WEFT_OPTION_SEED,
+    WEFT_OPTION_STOP,
+    WEFT_OPTION_GRAMMAR,
+    WEFT_OPTION_JSON_SCHEMA,
+    WEFT_OPTION_LOGPROBS,
     WEFT_OPTION_IDS,
     WEFT_OPTION_LOGITS,
     WEFT_OPTION_TEXT_FILE,

@@ -6,7 +6,7 @@
  * taken only from the running turn and at the next position; anything else ends the turn with a
  * reason.
  */
-#include "coordinator/cluster_private.h"
+#include "coordinator/session_private.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -21,39 +21,6 @@
  * long prompt, which shares the reading of the weights with others, up to one. */
 #define LATE_UNPREDICTED_NS ((uint64_t)120 * 1000 * 1000 * 1000)
 #define LATE_UNPREDICTED_ROW_NS ((uint64_t)1000 * 1000 * 1000)
-#define PROMPT_FRAME_TOKENS (WEFT_PAYLOAD_MAX / 4u)
-/* A stop list longer than this is refused: real models have a handful. */
-#define STOP_IDS_MAX 64u
-
-enum session_state {
-    SESSION_IDLE,
-    SESSION_BEGINNING, /* waits for Begun from every daemon */
-    SESSION_RUNNING    /* prompt is being sent, or tokens come */
-};
-
-struct weft_session {
-    struct weft_cluster *cluster;
-    struct weft_session *next;
-    const struct weft_session_events *events;
-    void *arg;
-    uint32_t id, turn;
-    enum session_state state;
-    int32_t *history;                        /* [context] tokens */
-    uint32_t n_history;                      /* tokens known */
-    uint32_t n_computed;                     /* of these, KV known to be at every daemon */
-    uint32_t prompt_start, prompt_end, sent; /* of this turn: positions; sent: next one to send */
-    uint64_t begin_due, begun_missing;       /* bit per device */
-    uint32_t acked;
-    bool ack_due;
-    struct weft_turn params; /* tokens not used; stop_ids ours */
-    uint32_t stop_ids[STOP_IDS_MAX];
-    float *logits; /* [vocab] row being assembled; NULL until wanted */
-    uint32_t logits_filled, logits_position;
-    uint32_t n_answer;
-    uint64_t started_ns, begun_ns, first_ns, last_ns;
-    uint64_t patience_ns; /* of the watch that runs */
-    struct weft_timer late;
-};
 
 /* ------------------------------------------------------------------ the end of a turn */
 
@@ -129,104 +96,13 @@ static void watch(struct weft_session *s, uint32_t rows)
     c->io->timer_start(c->io, &s->late, ns);
 }
 
-/* ------------------------------------------------------------------ what is due to be sent */
-
-static int send_begin(struct weft_session *s, struct device *d)
-{
-    Weft__Begin begin = WEFT__BEGIN__INIT;
-    Weft__Sampling sampling = WEFT__SAMPLING__INIT;
-    Weft__Envelope env = WEFT__ENVELOPE__INIT;
-    uint32_t window = s->params.sampling.repeat_last;
-    uint32_t n = s->prompt_end < window ? s->prompt_end : window;
-    sampling.temperature = s->params.sampling.temperature;
-    sampling.top_k = s->params.sampling.top_k;
-    sampling.top_p = s->params.sampling.top_p;
-    sampling.min_p = s->params.sampling.min_p;
-    sampling.repeat_penalty = s->params.sampling.repeat_penalty;
-    sampling.repeat_last = s->params.sampling.repeat_last;
-    sampling.seed = s->params.sampling.seed;
-    begin.epoch = &s->cluster->epoch;
-    begin.session = s->id;
-    begin.turn = s->turn;
-    begin.position = s->prompt_start;
-    begin.sampling = &sampling;
-    begin.stop_ids = s->stop_ids;
-    begin.n_stop_ids = s->params.n_stop_ids;
-    begin.max_tokens = s->params.max_tokens;
-    begin.prompt_tokens = s->prompt_end - s->prompt_start;
-    begin.history = (uint32_t *)(s->history + s->prompt_end - n);
-    begin.n_history = n;
-    env.body_case = WEFT__ENVELOPE__BODY_BEGIN;
-    env.begin = &begin;
-    return weft_peer_send(&d->control, &env, NULL, 0);
-}
-
-static int send_prompt(struct weft_session *s)
-{
-    struct device *first = weft_stage_device(s->cluster, 0);
-    while (s->sent < s->prompt_end) {
-        Weft__Prompt prompt = WEFT__PROMPT__INIT;
-        Weft__Envelope env = WEFT__ENVELOPE__INIT;
-        uint32_t n = s->prompt_end - s->sent;
-        if (n > PROMPT_FRAME_TOKENS)
-            n = PROMPT_FRAME_TOKENS;
-        prompt.epoch = &s->cluster->epoch;
-        prompt.session = s->id;
-        prompt.turn = s->turn;
-        prompt.position = s->sent;
-        prompt.want = s->params.want_logits ? WEFT__WANT__WANT_ALL : WEFT__WANT__WANT_NONE;
-        prompt.last = s->sent + n == s->prompt_end;
-        env.body_case = WEFT__ENVELOPE__BODY_PROMPT;
-        env.prompt = &prompt;
-        int r = weft_peer_send(&first->control, &env, s->history + s->sent, n * 4u);
-        if (r < 0)
-            return r;
-        s->sent += n;
-    }
-    return 0;
-}
-
-static int send_ack(struct weft_session *s)
-{
-    struct device *head = weft_stage_device(s->cluster, s->cluster->n_stages - 1);
-    Weft__Ack ack = WEFT__ACK__INIT;
-    Weft__Envelope env = WEFT__ENVELOPE__INIT;
-    ack.epoch = &s->cluster->epoch;
-    ack.session = s->id;
-    ack.turn = s->turn;
-    ack.position = s->n_history;
-    env.body_case = WEFT__ENVELOPE__BODY_ACK;
-    env.ack = &ack;
-    int r = weft_peer_send(&head->control, &env, NULL, 0);
-    if (r == 0) {
-        s->acked = s->n_history;
-        s->ack_due = false;
-    }
-    return r;
-}
-
-/* Sends what is due; what a full link refuses waits for `writable`. A lost link is told by its
- * peer. */
-static void session_pump(struct weft_session *s)
-{
-    struct weft_cluster *c = s->cluster;
-    for (uint32_t i = 0; i < c->opt.n_devices; i++)
-        if ((s->begin_due >> i & 1) && send_begin(s, &c->devices[i]) == 0)
-            s->begin_due &= ~((uint64_t)1 << i);
-    if (s->state == SESSION_RUNNING) {
-        (void)!send_prompt(s);
-        if (s->ack_due)
-            (void)!send_ack(s);
-    }
-}
+/* ------------------------------------------------------------------ what comes */
 
 void weft_sessions_writable(struct weft_cluster *c)
 {
     for (struct weft_session *s = c->sessions; s != NULL; s = s->next)
-        session_pump(s);
+        weft_session_pump(s);
 }
-
-/* ------------------------------------------------------------------ what comes */
 
 static struct weft_session *find(struct weft_cluster *c, uint32_t id)
 {
@@ -246,7 +122,7 @@ static void take_begun(struct weft_session *s, const struct device *d, const Wef
     s->state = SESSION_RUNNING;
     s->begun_ns = s->cluster->io->now_ns(s->cluster->io);
     watch(s, s->prompt_end - s->prompt_start);
-    session_pump(s);
+    weft_session_pump(s);
 }
 
 void weft_sessions_control(struct device *d, struct weft_frame *f)
@@ -301,10 +177,32 @@ static bool token_fits(struct weft_session *s, const Weft__Token *t)
         what = "rows of logits before a token";
         found = s->logits_position;
         expected = t->position;
+    } else if (s->params.logprobs && (t->logprob == NULL || t->n_top != s->params.n_logprobs)) {
+        what = "log-probabilities of a token";
+        found = t->logprob == NULL ? 0 : 1 + (uint32_t)t->n_top;
+        expected = 1 + s->params.n_logprobs;
+    }
+    for (size_t i = 0; what == NULL && s->params.logprobs && i < t->n_top; i++) {
+        if (t->top[i]->id < c->deployment.model->vocab)
+            continue;
+        what = "id of a likely token, at most";
+        found = t->top[i]->id;
+        expected = c->deployment.model->vocab - 1;
     }
     if (what != NULL)
         protocol_error(s, what, found, expected);
     return what == NULL;
+}
+
+/* Checked by token_fits. */
+static void tell_logprobs(struct weft_session *s, const Weft__Token *t)
+{
+    struct weft_token_logprob list[1 + WEFT_TURN_LOGPROBS_MAX];
+    list[0] = (struct weft_token_logprob){(int32_t)t->id, t->logprob->logprob};
+    for (size_t i = 0; i < t->n_top; i++)
+        list[1 + i] = (struct weft_token_logprob){(int32_t)t->top[i]->id, t->top[i]->logprob};
+    if (s->events->logprobs != NULL)
+        s->events->logprobs(s->arg, list, 1 + (uint32_t)t->n_top);
 }
 
 static void take_token(struct weft_session *s, const Weft__Token *t)
@@ -323,16 +221,19 @@ static void take_token(struct weft_session *s, const Weft__Token *t)
     s->n_computed = s->n_history; /* it was sampled from a row that has been through all stages */
     s->history[s->n_history++] = (int32_t)t->id;
     s->n_answer++;
+    s->mirostat_mu = t->mirostat_mu;
     s->last_ns = c->io->now_ns(c->io);
     if (s->n_answer == 1)
         s->first_ns = s->last_ns;
+    if (s->params.logprobs)
+        tell_logprobs(s, t);
     uint32_t turn = s->turn, id = s->id;
     enum weft_finish finish = (enum weft_finish)t->finish;
     if (finish == WEFT_FINISH_NONE) {
         watch(s, 0);
         if (s->n_history - s->acked >= ACK_EVERY) {
             s->ack_due = true;
-            session_pump(s);
+            weft_session_pump(s);
         }
     }
     s->events->token(s->arg, (int32_t)t->id, finish);
@@ -445,6 +346,55 @@ int weft_session_open(struct weft_cluster *c, const struct weft_session_events *
     return 0;
 }
 
+/* True for what a daemon without the capability would not notice. */
+static bool beyond_first(const struct weft_turn *t)
+{
+    const struct weft_turn_sampling *p = &t->sampling;
+    return t->grammar != NULL || t->logprobs || p->n_bias > 0 || p->mirostat != 0 ||
+           (p->typical_p != 0 && p->typical_p != 1) || p->presence_penalty != 0 ||
+           p->frequency_penalty != 0;
+}
+
+static int check_sampling(const struct weft_session *s, const struct weft_turn *t, weft_err *err)
+{
+    struct weft_cluster *c = s->cluster;
+    const uint32_t vocab = c->deployment.model->vocab;
+    struct device *head = weft_stage_device(c, c->n_stages - 1);
+    const struct weft_turn_sampling *p = &t->sampling;
+    if (beyond_first(t) && !weft_peer_can(&head->control, "sampling"))
+        return weft_fail(err, WEFT_EUNSUPPORTED,
+                         "%s: its weftd (%s) is too old for this kind of sampling: update it",
+                         weft_device_name(head), head->status.software);
+    if (p->n_bias > WEFT_TURN_BIAS_MAX || t->n_logprobs > WEFT_TURN_LOGPROBS_MAX)
+        return weft_fail(err, WEFT_ELIMIT,
+                         "%u logit biases and %u log-probabilities, at most %u and %u", p->n_bias,
+                         t->n_logprobs, WEFT_TURN_BIAS_MAX, WEFT_TURN_LOGPROBS_MAX);
+    for (uint32_t i = 0; i < p->n_bias; i++)
+        if (p->bias[i].id < 0 || (uint32_t)p->bias[i].id >= vocab)
+            return weft_fail(err, WEFT_ESHAPE, "logit bias of token %d: the vocabulary has 0..%u",
+                             p->bias[i].id, vocab - 1);
+    if ((uint64_t)t->n_resumed > (uint64_t)t->keep + t->n_tokens)
+        return weft_fail(err, WEFT_ESHAPE, "%u tokens of the answer, the prompt has %u",
+                         t->n_resumed, t->keep + t->n_tokens);
+    if (t->grammar == NULL)
+        return 0;
+    if (t->n_resumed > WEFT_TURN_RESUMED_MAX)
+        return weft_fail(err, WEFT_ELIMIT,
+                         "an answer that obeys a grammar can go on in a new context up to %u "
+                         "tokens, found %u: raise -c",
+                         WEFT_TURN_RESUMED_MAX, t->n_resumed);
+    if (t->grammar_size == 0 || t->grammar_size > WEFT_PAYLOAD_MAX)
+        return weft_fail(err, WEFT_ELIMIT, "a grammar of %u bytes, expected 1 to %u",
+                         t->grammar_size, WEFT_PAYLOAD_MAX);
+    if (t->n_stop_ids == 0)
+        return weft_fail(err, WEFT_EUSAGE,
+                         "a grammar, but the vocabulary has no token that ends an answer");
+    if (t->n_texts > vocab)
+        return weft_fail(err, WEFT_ESHAPE, "texts of %u tokens, the vocabulary has %u", t->n_texts,
+                         vocab);
+    return 0;
+}
+
 static int check_turn(const struct weft_session *s, const struct weft_turn *t, weft_err *err)
 {
     const struct weft_cluster *c = s->cluster;
@@ -474,7 +424,7 @@ static int check_turn(const struct weft_session *s, const struct weft_turn *t, w
         if (t->tokens[i] < 0 || (uint32_t)t->tokens[i] >= c->deployment.model->vocab)
             return weft_fail(err, WEFT_ESHAPE, "token id %d at place %u: the vocabulary has 0..%u",
                              t->tokens[i], i, c->deployment.model->vocab - 1);
-    return 0;
+    return check_sampling(s, t, err);
 }
 
 int weft_session_turn(struct weft_session *s, const struct weft_turn *t, weft_err *err)
@@ -507,7 +457,7 @@ int weft_session_turn(struct weft_session *s, const struct weft_turn *t, weft_er
             s->begin_due |= (uint64_t)1 << i;
     s->begun_missing = s->begin_due;
     watch(s, 0);
-    session_pump(s);
+    weft_session_pump(s);
     return 0;
 }
 
@@ -516,6 +466,15 @@ void weft_session_cancel(struct weft_session *s)
     weft_err why = {0};
     (void)weft_fail(&why, WEFT_ECANCELLED, "cancelled");
     turn_failed(s, &why);
+}
+
+void weft_session_stop(struct weft_session *s)
+{
+    if (s->state != SESSION_RUNNING)
+        return;
+    if (s->cluster->ready)
+        send_cancel(s);
+    turn_done(s, NULL, WEFT_FINISH_STOP);
 }
 
 void weft_session_close(struct weft_session *s)

@@ -10,8 +10,6 @@
 
 #include "coordinator/jinja_json.h"
 
-_Static_assert(JINJA_OUTPUT_MAX == WEFT_TEMPLATE_OUTPUT_MAX, "one limit, two names");
-
 struct weft_template {
     struct jinja_source source;
 };
@@ -123,7 +121,7 @@ static int take_output(const struct jinja_buffer *b, struct weft_rendered *out, 
     if (b->marks == NULL)
         return b->trusted && b->used > 0 ? add_span(out, 0, b->used, err) : 0;
     for (size_t at = 0, end; r == 0 && at < b->used; at = end) {
-        const uint8_t *change = memchr(b->marks + at, !b->marks[at], b->used - at);
+        const uint8_t *change = memchr(b->marks + at, b->marks[at] ? 0 : 1, b->used - at);
         end = change != NULL ? (size_t)(change - b->marks) : b->used;
         if (b->marks[at])
             r = add_span(out, at, end - at, err);

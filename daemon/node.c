@@ -226,7 +226,7 @@ static const uint64_t lane_bodies[] = {
     [WEFT__LANE__LANE_CONTROL] = BODY(STATUS_REQUEST) | BODY(LINK_REQUEST) | BODY(ACQUIRE) |
                                  BODY(RELEASE) | BODY(DEPLOY) | BODY(CONNECT) | BODY(BEGIN) |
                                  BODY(PROMPT) | BODY(ACK) | BODY(CANCEL) | BODY(CLOSE) |
-                                 BODY(STATS_REQUEST) | BODY(FAULT),
+                                 BODY(STATS_REQUEST) | BODY(VOCABULARY) | BODY(FAULT),
     [WEFT__LANE__LANE_WEIGHTS] = BODY(SHARD) | BODY(FAULT),
     [WEFT__LANE__LANE_STEPS] = BODY(STEP) | BODY(TOKEN) | BODY(FAULT),
     [WEFT__LANE__LANE_RESULTS] = BODY(ACK) | BODY(FAULT),
@@ -308,6 +308,8 @@ static const Weft__Epoch *session_epoch(const Weft__Envelope *env, bool *ret_ses
         return env->close->epoch;
     case WEFT__ENVELOPE__BODY_ACK:
         return env->ack->epoch;
+    case WEFT__ENVELOPE__BODY_VOCABULARY:
+        return env->vocabulary->epoch;
     default:
         *ret_session = false;
         return NULL;
@@ -327,7 +329,7 @@ static void control_frame(struct node_peer *p, struct weft_frame **f)
     }
     const Weft__Epoch *id = session_epoch(env, &of_session);
     if (of_session && node_epoch_check(p->node, id, &why) < 0) {
-        if (session != 0) /* an Ack that comes late needs no answer */
+        if (session != 0) /* an Ack or Vocabulary that comes late needs no answer */
             say_no(p, 0, session, turn, &why);
         return;
     }
@@ -368,6 +370,10 @@ static void control_frame(struct node_peer *p, struct weft_frame **f)
     case WEFT__ENVELOPE__BODY_ACK:
         if (p->node->lease.control == p)
             node_ack(p, env->ack);
+        return;
+    case WEFT__ENVELOPE__BODY_VOCABULARY:
+        if (p->node->lease.control == p)
+            node_vocabulary(p, *f);
         return;
     default:
         return;

@@ -14,6 +14,60 @@ uint32_t node_logit_rows(const struct node_seg *seg)
     return seg->want == WEFT__WANT__WANT_LAST || seg->sample ? 1 : 0;
 }
 
+/* What the grammar allows next; where the text may end, stop tokens, and nowhere else. */
+static int allow(struct node_stage *st, const struct node_session *s, weft_err *err)
+{
+    const struct node_epoch *e = st->epoch;
+    int r = weft_grammar_mask(s->grammar_state, e->vocab.trie, st->allowed, err);
+    if (r < 0)
+        return r;
+    for (uint32_t i = 0; i < s->n_stop_ids; i++) {
+        uint64_t bit = UINT64_C(1) << s->stop_ids[i] % 64;
+        if (weft_grammar_may_end(s->grammar_state))
+            st->allowed[s->stop_ids[i] / 64] |= bit;
+        else
+            st->allowed[s->stop_ids[i] / 64] &= ~bit;
+    }
+    return 0;
+}
+
+static bool stops(const struct node_session *s, int32_t id)
+{
+    for (uint32_t i = 0; i < s->n_stop_ids; i++)
+        if (s->stop_ids[i] == (uint32_t)id)
+            return true;
+    return false;
+}
+
+/* Samples behind a row of logits [vocab] and moves the grammar on. */
+static int sample(struct node_stage *st, const struct node_session *s, const float *logits,
+                  struct node_sample *out)
+{
+    const struct node_epoch *e = st->epoch;
+    const struct weft_sample_place place = {
+        .logits = logits,
+        .vocab = e->model->vocab,
+        .position = out->position,
+        .history = s->history,
+        .n_history = s->n_history,
+        .allowed = s->grammar_state != NULL ? st->allowed : NULL,
+        .mu = &out->mu,
+        .work = st->candidates,
+    };
+    int r = s->grammar_state != NULL ? allow(st, s, &out->err) : 0;
+    out->mu = s->mu;
+    if (r == 0)
+        r = weft_sample(&s->sampling, &place, &out->id, &out->err);
+    if (r < 0)
+        return r;
+    if (s->logprobs)
+        weft_logprobs(logits, e->model->vocab, out->id, s->top_logprobs, out->logprobs);
+    if (s->grammar_state == NULL || stops(s, out->id))
+        return 0;
+    const struct weft_token_text *text = &e->vocab.texts[out->id];
+    return weft_grammar_accept(s->grammar_state, text->bytes, text->size, &out->err);
+}
+
 void node_head_sample(struct node_stage *st)
 {
     const struct node_epoch *e = st->epoch;
@@ -21,18 +75,13 @@ void node_head_sample(struct node_stage *st)
     const float *logits = weft_stage_logits(st->stage, &n_rows); /* [n_rows, vocab] */
     for (uint32_t i = 0; i < st->hand.n_segs; i++) {
         const struct node_seg *g = &st->hand.segs[i];
-        const struct node_session *s = &e->sessions[g->slot];
         struct node_sample *out = &st->samples[i];
         logits += (size_t)node_logit_rows(g) * vocab;
         out->made = g->sample;
         if (!g->sample)
             continue;
-        uint32_t window =
-            s->sampling.repeat_last < s->n_history ? s->sampling.repeat_last : s->n_history;
         out->position = g->position + g->rows;
-        out->result = weft_sample(&s->sampling, logits - vocab, vocab, out->position,
-                                  s->history + s->n_history - window, window, st->candidates,
-                                  &out->id, &out->err);
+        out->result = sample(st, &e->sessions[g->slot], logits - vocab, out);
     }
 }
 
@@ -48,9 +97,8 @@ static void remember(struct node_session *s, int32_t id)
 static Weft__Finish finish_of(const struct node_epoch *e, const struct node_session *s, int32_t id,
                               uint32_t position)
 {
-    for (uint32_t i = 0; i < s->n_stop_ids; i++)
-        if (s->stop_ids[i] == (uint32_t)id)
-            return WEFT__FINISH__FINISH_STOP;
+    if (stops(s, id))
+        return WEFT__FINISH__FINISH_STOP;
     if (s->n_sampled >= s->max_tokens)
         return WEFT__FINISH__FINISH_LENGTH;
     return position + 1 >= e->context ? WEFT__FINISH__FINISH_CONTEXT : WEFT__FINISH__FINISH_NONE;
@@ -69,6 +117,7 @@ void node_head_done(struct node_stage *st)
             continue;
         }
         remember(s, out->id);
+        s->mu = out->mu;
         s->n_sampled++;
         out->finish = finish_of(e, s, out->id, out->position);
         if (out->finish == WEFT__FINISH__FINISH_NONE) {
@@ -117,6 +166,8 @@ static int push_token(struct node_stage *st, const struct node_seg *g,
                       const struct node_sample *out)
 {
     struct node_epoch *e = st->epoch;
+    const struct node_session *s = &e->sessions[g->slot];
+    Weft__Logprob logprobs[1 + WEFT_LOGPROBS_MAX], *at[1 + WEFT_LOGPROBS_MAX];
     Weft__Token token = WEFT__TOKEN__INIT;
     Weft__Envelope env = WEFT__ENVELOPE__INIT;
     token.epoch = &e->id;
@@ -125,6 +176,19 @@ static int push_token(struct node_stage *st, const struct node_seg *g,
     token.position = out->position;
     token.id = (uint32_t)out->id;
     token.finish = out->finish;
+    if (s->sampling.mirostat != 0)
+        token.mirostat_mu = out->mu;
+    for (uint32_t i = 0; s->logprobs && i <= s->top_logprobs; i++) {
+        weft__logprob__init(&logprobs[i]);
+        logprobs[i].id = (uint32_t)out->logprobs[i].id;
+        logprobs[i].logprob = out->logprobs[i].logprob;
+        at[i] = &logprobs[i];
+    }
+    if (s->logprobs) {
+        token.logprob = at[0];
+        token.top = at + 1;
+        token.n_top = s->top_logprobs;
+    }
     env.body_case = WEFT__ENVELOPE__BODY_TOKEN;
     env.token = &token;
     return weft_peer_send(&e->results->peer, &env, NULL, 0);

@@ -137,8 +137,9 @@ static uint64_t buffer_bytes(const struct node_stage *st)
     else
         bytes += 2 * rows * e->model->dim * sizeof(float);
     if (st->head)
-        bytes += (uint64_t)e->model->vocab * sizeof(struct weft_candidate) +
-                 e->n_slots * (sizeof(struct node_sample) + WEFT_HISTORY_MAX * sizeof(int32_t));
+        bytes += (uint64_t)e->model->vocab * sizeof(struct weft_candidate) + e->model->vocab / 8 +
+                 e->n_slots * (sizeof(struct node_sample) + WEFT_HISTORY_MAX * sizeof(int32_t) +
+                               WEFT_LOGIT_BIAS_MAX * sizeof(struct weft_logit_bias));
     return bytes;
 }
 
@@ -183,8 +184,9 @@ static int stage_buffers(struct node_stage *st)
     if (!st->head)
         return 0;
     st->candidates = calloc(e->model->vocab, sizeof *st->candidates);
+    st->allowed = calloc((e->model->vocab + 63u) / 64u, sizeof *st->allowed);
     st->samples = calloc(n, sizeof *st->samples);
-    return st->candidates != NULL && st->samples != NULL ? 0 : -WEFT_ENOMEM;
+    return st->candidates != NULL && st->allowed != NULL && st->samples != NULL ? 0 : -WEFT_ENOMEM;
 }
 
 static int epoch_buffers(struct node_epoch *e, weft_err *err)
@@ -200,7 +202,9 @@ static int epoch_buffers(struct node_epoch *e, weft_err *err)
         s->slot = i;
         if (e->first != NULL && (s->tokens = calloc(e->context, sizeof *s->tokens)) == NULL)
             r = -WEFT_ENOMEM;
-        if (e->head != NULL && (s->history = calloc(WEFT_HISTORY_MAX, sizeof *s->history)) == NULL)
+        if (e->head != NULL &&
+            ((s->history = calloc(WEFT_HISTORY_MAX, sizeof *s->history)) == NULL ||
+             (s->bias = calloc(WEFT_LOGIT_BIAS_MAX, sizeof *s->bias)) == NULL))
             r = -WEFT_ENOMEM;
     }
     return r < 0 ? weft_fail(err, WEFT_ENOMEM, "buffers of %u stages", e->n_stages) : 0;
@@ -222,13 +226,17 @@ void node_epoch_free(struct node_epoch *e)
         free(st->wire_at);
         free(st->parsed);
         free(st->candidates);
+        free(st->allowed);
         free(st->samples);
     }
     for (uint32_t i = 0; e->sessions != NULL && i < e->n_slots; i++) {
         weft_frame_free(e->sessions[i].begin);
+        node_sampling_done(&e->sessions[i]);
         free(e->sessions[i].tokens);
         free(e->sessions[i].history);
+        free(e->sessions[i].bias);
     }
+    node_vocab_done(&e->vocab);
     free(e->sessions);
     free(e->stages);
     free(e->missing);

@@ -7,6 +7,7 @@
  *     node_plan.c     a Deploy checked and weighed
  *     node_deploy.c   Deploy, shards, opening of stages, links to the next ones
  *     node_session.c  Begin, Prompt, Cancel, Close, Ack, tokens back to stage 0
+ *     node_sampling.c what a Begin says of sampling; grammars and the Vocabulary they need
  *     node_ring.c     the cycle of a stage: rows in, step in hand, rows out
  *     node_head.c     what only the stage with the output head does: sampling, Logits, Token
  *
@@ -17,6 +18,7 @@
 #ifndef WEFT_DAEMON_NODE_PRIVATE_H
 #define WEFT_DAEMON_NODE_PRIVATE_H
 
+#include "base/grammar.h"
 #include "base/text.h"
 #include "daemon/node.h"
 #include "daemon/sampler.h"
@@ -68,11 +70,17 @@ struct node_session {
     bool prompt_done;             /* `last` was seen */
     Weft__Want want;
     uint32_t max_tokens;
-    /* head. While a step of this session is in hand the compute thread reads sampling and history.
-     */
+    /* head. While a step of this session is in hand the compute thread reads sampling and history
+     * and moves the grammar's state. */
     struct weft_sampling sampling;
-    int32_t *history; /* [WEFT_HISTORY_MAX], newest last; NULL elsewhere */
+    struct weft_logit_bias *bias; /* [WEFT_LOGIT_BIAS_MAX]; NULL elsewhere */
+    int32_t *history;             /* [WEFT_HISTORY_MAX], newest last; NULL elsewhere */
     uint32_t n_history;
+    float mu; /* mirostat's state */
+    bool logprobs;
+    uint32_t top_logprobs;
+    struct weft_grammar *grammar; /* NULL: none */
+    struct weft_grammar_state *grammar_state;
     uint32_t stop_ids[WEFT_NODE_STOP_IDS_MAX];
     uint32_t n_stop_ids, n_sampled;
     uint32_t acked; /* the coordinator has all tokens below */
@@ -107,6 +115,8 @@ struct node_sample {
     bool made;
     int32_t id;
     uint32_t position;
+    float mu;                                            /* after it */
+    struct weft_logprob logprobs[1 + WEFT_LOGPROBS_MAX]; /* its own, then the best ones */
     Weft__Finish finish;
     int result;
     weft_err err;
@@ -135,6 +145,7 @@ struct node_stage {
     struct weft_work work;
     struct weft_segment *segments;     /* [sessions] */
     struct weft_candidate *candidates; /* [vocab]; head */
+    uint64_t *allowed;                 /* a bit per token; head */
     struct node_sample *samples;       /* [sessions]; head */
     int result;
     weft_err err;
@@ -164,6 +175,17 @@ struct node_missing {
     bool there;
 };
 
+/* The texts of all tokens, for grammars: filled by Vocabulary frames, then made into a trie. */
+struct node_vocab {
+    struct weft_token_text *texts; /* [vocab]; NULL: nothing came yet */
+    char *bytes;                   /* [size], those of texts */
+    uint32_t n, size, used;
+    struct weft_token_trie *trie; /* NULL: not made yet */
+    struct weft_work make;
+    int result;
+    weft_err err;
+};
+
 struct node_epoch {
     struct weft_node *node;
     Weft__Epoch id;
@@ -187,7 +209,8 @@ struct node_epoch {
     struct node_peer *weights, *results, *tokens;
     uint32_t links_open; /* dialled, not up yet */
     uint32_t connect_request;
-    struct weft_work open; /* opening of the stages */
+    struct node_vocab vocab; /* where the head is */
+    struct weft_work open;   /* opening of the stages */
     int result;
     weft_err err;
 };
@@ -365,6 +388,20 @@ void node_sessions_settle(struct node_epoch *e);
 /* Gives tokens that the head sampled to stage 0, as far as Acks and the link allow. */
 bool node_tokens_settle(struct node_epoch *e);
 bool node_sessions_running(const struct node_epoch *e, uint64_t now_ns);
+
+/* ------------------------------------------------------------------ node_sampling.c */
+
+/* What a Begin, which is for an answer, says of sampling, bounded and in range. */
+int node_sampling_check(const struct node_epoch *e, const struct weft_frame *f,
+                        weft_err *err) WEFT_MUST_USE;
+/* Takes it over, once node_sampling_check was content; on failure there is no grammar. */
+int node_sampling_begin(struct node_epoch *e, struct node_session *s, const struct weft_frame *f,
+                        weft_err *err) WEFT_MUST_USE;
+void node_sampling_done(struct node_session *s); /* frees the grammar */
+/* True while a Begin has to wait for the trie that its grammar needs. */
+bool node_sampling_waits(const struct node_epoch *e, const struct weft_frame *begin);
+void node_vocabulary(struct node_peer *p, const struct weft_frame *f);
+void node_vocab_done(struct node_vocab *v);
 
 /* ------------------------------------------------------------------ node_ring.c */
 

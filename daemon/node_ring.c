@@ -291,7 +291,7 @@ static void start_step(struct node_stage *st)
 {
     struct node_epoch *e = st->epoch;
     uint64_t now = e->node->io->now_ns(e->node->io);
-    bool waited = false;
+    bool waited = false, masks = false;
     for (uint32_t i = 0; i < st->hand.n_segs; i++) {
         const struct node_seg *g = &st->hand.segs[i];
         struct node_session *s = &e->sessions[g->slot];
@@ -305,13 +305,15 @@ static void start_step(struct node_stage *st)
         };
         waited |= s->begun_ns <= st->done_ns; /* its turn ran when the last step ended */
         s->active_ns = now;
+        masks |= s->grammar != NULL;
     }
     if (waited)
         st->wait_ns += now - st->done_ns;
     st->state = NODE_STAGE_COMPUTING;
     st->err = (weft_err){0};
     e->busy++;
-    st->work.brief = st->row_ns > 0 && st->row_ns * st->hand.total_rows <= WEFT_BRIEF_NS;
+    /* What a grammar's next mask costs is not known by the last one. */
+    st->work.brief = !masks && st->row_ns > 0 && st->row_ns * st->hand.total_rows <= WEFT_BRIEF_NS;
     node_work(e->node, &st->work);
 }
 

@@ -85,15 +85,16 @@ static void session_free(struct node_epoch *e, struct node_session *s)
     for (uint32_t i = 0; i < e->n_stages; i++)
         weft_stage_trim(e->stages[i].stage, s->slot, 0);
     weft_frame_free(s->begin);
-    *s = (struct node_session){.slot = s->slot, .tokens = s->tokens, .history = s->history};
+    node_sampling_done(s);
+    *s = (struct node_session){
+        .slot = s->slot, .tokens = s->tokens, .history = s->history, .bias = s->bias};
 }
 
 /* ------------------------------------------------------------------ Begin */
 
-static int check_begin(const struct node_epoch *e, const Weft__Begin *b, weft_err *err)
+static int check_begin(const struct node_epoch *e, const struct weft_frame *f, weft_err *err)
 {
-    struct weft_sampling sampling = {0};
-    const Weft__Sampling *w = b->sampling;
+    const Weft__Begin *b = f->env->begin;
     if ((uint64_t)b->position + b->prompt_tokens > e->context)
         return weft_fail(err, WEFT_ECONTEXT,
                          "%u positions and a prompt of %u tokens, the context has %u", b->position,
@@ -112,21 +113,15 @@ static int check_begin(const struct node_epoch *e, const Weft__Begin *b, weft_er
         if (b->history[i] >= e->model->vocab)
             return weft_fail(err, WEFT_ESHAPE, "token %u in the history, the vocabulary has %u",
                              b->history[i], e->model->vocab);
-    if (b->max_tokens == 0)
-        return 0;
-    if (w == NULL)
-        return weft_fail(err, WEFT_EPROTOCOL, "Begin of an answer without sampling");
-    sampling = (struct weft_sampling){w->temperature,    w->top_k,       w->top_p, w->min_p,
-                                      w->repeat_penalty, w->repeat_last, w->seed};
-    return weft_sampling_check(&sampling, err);
+    return b->max_tokens > 0 ? node_sampling_check(e, f, err) : 0;
 }
 
 /* KV is cut, the session starts afresh at b->position; answered by Begun. No step of it is in hand.
  */
-static void begin_now(struct node_epoch *e, struct node_session *s, const Weft__Begin *b)
+static void begin_now(struct node_epoch *e, struct node_session *s, const struct weft_frame *f)
 {
     struct weft_node *n = e->node;
-    const Weft__Sampling *w = b->sampling;
+    const Weft__Begin *b = f->env->begin;
     weft_err why = {0};
     s->stopped = s->held = s->prompt_done = false;
     for (uint32_t i = 0; i < e->n_stages; i++) {
@@ -140,6 +135,13 @@ static void begin_now(struct node_epoch *e, struct node_session *s, const Weft__
     }
     for (uint32_t i = 0; i < e->n_stages; i++)
         weft_stage_trim(e->stages[i].stage, s->slot, b->position);
+    s->n_history = 0;
+    for (size_t i = 0; s->history != NULL && i < b->n_history; i++)
+        s->history[s->n_history++] = (int32_t)b->history[i];
+    if (node_sampling_begin(e, s, f, &why) < 0) {
+        node_session_fault(e, s, s->id, s->turn, e->head, &why);
+        return;
+    }
     s->running = true;
     s->begun_ns = s->active_ns = n->io->now_ns(n->io);
     s->n_tokens = s->n_stepped = b->position;
@@ -148,16 +150,9 @@ static void begin_now(struct node_epoch *e, struct node_session *s, const Weft__
     s->max_tokens = b->max_tokens;
     s->n_sampled = 0;
     s->acked = s->prompt_end; /* the coordinator has the prompt */
-    s->sampling = (struct weft_sampling){.top_p = 1, .repeat_penalty = 1};
-    if (b->max_tokens > 0) /* else check_begin has not looked at it */
-        s->sampling = (struct weft_sampling){w->temperature,    w->top_k,       w->top_p, w->min_p,
-                                             w->repeat_penalty, w->repeat_last, w->seed};
     s->n_stop_ids = (uint32_t)b->n_stop_ids;
     if (b->n_stop_ids > 0)
         memcpy(s->stop_ids, b->stop_ids, b->n_stop_ids * sizeof *b->stop_ids);
-    s->n_history = 0;
-    for (size_t i = 0; s->history != NULL && i < b->n_history; i++)
-        s->history[s->n_history++] = (int32_t)b->history[i];
 
     Weft__Begun begun = WEFT__BEGUN__INIT;
     Weft__Envelope env = WEFT__ENVELOPE__INIT;
@@ -204,7 +199,7 @@ void node_begin(struct node_peer *p, struct weft_frame **f)
     else if (s == NULL && (s = free_slot(e)) == NULL)
         (void)weft_fail(&why, WEFT_ELIMIT, "all %u session slots are taken", e->n_slots);
     else
-        (void)!check_begin(e, b, &why);
+        (void)!check_begin(e, *f, &why);
     if (why.code != 0) {
         node_session_fault(e, NULL, b->session, b->turn, NULL, &why);
         return;
@@ -224,7 +219,8 @@ void node_sessions_settle(struct node_epoch *e)
 {
     for (uint32_t i = 0; i < e->n_slots; i++) {
         struct node_session *s = &e->sessions[i];
-        if ((s->begin == NULL && !s->closing) || node_session_touched(e, s))
+        if ((s->begin == NULL && !s->closing) || node_session_touched(e, s) ||
+            (!s->closing && node_sampling_waits(e, s->begin)))
             continue;
         struct weft_frame *f = s->begin;
         bool closing = s->closing;
@@ -234,7 +230,7 @@ void node_sessions_settle(struct node_epoch *e)
         if (f != NULL && !closing) {
             s->id = f->env->begin->session;
             s->turn = f->env->begin->turn;
-            begin_now(e, s, f->env->begin);
+            begin_now(e, s, f);
         }
         weft_frame_free(f);
     }

@@ -40,6 +40,8 @@ static const struct {
     {&weft__step__descriptor, "segments", WEFT_SEGMENTS_MAX},
     {&weft__begin__descriptor, "stop_ids", 256},
     {&weft__begin__descriptor, "history", 1024},
+    {&weft__sampling__descriptor, "bias", 1024},
+    {&weft__token__descriptor, "top", 20},
     {&weft__stats__descriptor, "stages", STAGES_MAX},
 };
 

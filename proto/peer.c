@@ -27,6 +27,7 @@ static const char *const capabilities[] = {
     "sessions",   /* several at once, steps carry segments */
     "stages",     /* a device may serve several */
     "exact-sums", /* sums over shards as integers (ARCHITECTURE.md, "One answer") */
+    "sampling",   /* all of Sampling, logprobs, grammars and their Vocabulary */
 };
 
 static bool dial(struct weft_peer *p);

@@ -346,6 +346,7 @@ const struct jinja_sample jinja_filters[] = {
 };
 
 const struct jinja_sample jinja_methods[] = {
+    {"{{ 'aéb\\u2028ĊcĀ\\n日'.splitlines() }}", "['aéb', 'ĊcĀ', '日']"},
     {"{{ d.items is callable }} {{ d['items'] is defined }} {{ d['zz'] is defined }} {{ d.get('a') "
      "}} {{ d.get('q') }} {{ d.get('q', 5) }}",
      "True True False x None 5"},

@@ -19,12 +19,18 @@
 #define DELAY_MIN_NS 5000u
 #define LIMIT_NS ((uint64_t)7200 * 1000000000u)
 #define SEEDS 3000
+#define LOGPROBS 2
 
 static struct {
     struct weft_mapping map;
     struct weft_gguf gguf;
     struct weft_model model;
 } file;
+
+/* Texts of the first tokens; the others have none. */
+#define texts_bytes "onetwothree"
+static const struct weft_token_text texts[] = {{"one", 3}, {NULL, 0}, {"two", 3}, {"three", 5}};
+#define N_TEXTS (sizeof texts / sizeof texts[0])
 
 struct world;
 
@@ -55,6 +61,11 @@ struct world {
     weft_err why;
     struct weft_timer trouble;
     uint32_t n_logits;
+    bool logprobs;       /* the turn asks for them, and has a grammar */
+    uint32_t n_logprobs; /* events in this turn */
+    uint32_t n_tokens,
+        stop_at;      /* tokens of this turn; the one at which the test ends it, 0: none */
+    uint32_t n_texts; /* that came in Vocabulary frames of this epoch */
 };
 
 static const char *const names[HOSTS_MAX] = {"n0", "n1", "n2"};
@@ -136,6 +147,7 @@ static void lie(struct world *w, struct weft_peer *p)
     Weft__Envelope env = WEFT__ENVELOPE__INIT;
     Weft__ShardRun run = WEFT__SHARD_RUN__INIT, *runs[300];
     Weft__StageStats stage = WEFT__STAGE_STATS__INIT, *stages[] = {&stage, &stage};
+    Weft__Logprob top = WEFT__LOGPROB__INIT, *tops[20];
     Weft__Epoch epoch = w->epoch;
     uint32_t size = 0;
     if (chance(w, 0.2))
@@ -226,6 +238,12 @@ static void lie(struct world *w, struct weft_peer *p)
         m.token.position = below(w, CONTEXT + 2);
         m.token.id = number(w);
         m.token.finish = (Weft__Finish)below(w, 4);
+        top.id = number(w);
+        m.token.logprob = chance(w, 0.5) ? &top : NULL;
+        m.token.n_top = below(w, 21);
+        m.token.top = tops;
+        for (size_t i = 0; i < m.token.n_top; i++)
+            tops[i] = &top;
         env.body_case = WEFT__ENVELOPE__BODY_TOKEN;
         env.token = &m.token;
         break;
@@ -328,6 +346,7 @@ static void answer_deploy(struct fake *f, struct weft_peer *p, const Weft__Deplo
     Weft__ShardRun run = WEFT__SHARD_RUN__INIT, *runs[] = {&run};
     Weft__Envelope env = WEFT__ENVELOPE__INIT;
     w->epoch = *rq->epoch;
+    w->n_texts = 0;
     f->layer = rq->stages[rq->mine[0]]->first_layer;
     f->parts = 0;
     run.kind = WEFT_SHARD_NORMS;
@@ -384,12 +403,16 @@ static void answer_prompt(struct fake *f, const Weft__Prompt *pr, uint32_t n)
     position += n;
     for (uint32_t i = 0; i < w->max_tokens && w->results != NULL; i++) {
         Weft__Token m = WEFT__TOKEN__INIT;
+        Weft__Logprob own = WEFT__LOGPROB__INIT, *top[LOGPROBS] = {&own, &own};
         Weft__Envelope env = WEFT__ENVELOPE__INIT;
         m.epoch = &w->epoch;
         m.session = pr->session;
         m.turn = pr->turn;
         m.position = position + i;
-        m.id = below(w, file.model.vocab);
+        m.id = own.id = below(w, file.model.vocab);
+        m.logprob = w->logprobs ? &own : NULL;
+        m.top = top;
+        m.n_top = w->logprobs ? LOGPROBS : 0;
         m.finish = i + 1 == w->max_tokens ? WEFT__FINISH__FINISH_LENGTH : WEFT__FINISH__FINISH_NONE;
         env.body_case = WEFT__ENVELOPE__BODY_TOKEN;
         env.token = &m;
@@ -397,6 +420,33 @@ static void answer_prompt(struct fake *f, const Weft__Prompt *pr, uint32_t n)
         if (pr->want == WEFT__WANT__WANT_ALL && m.finish == WEFT__FINISH__FINISH_NONE)
             send_row(f, pr, position + i);
     }
+}
+
+/* What a grammar needs comes before it, whole and once, and to the head alone. */
+static void check_grammar(struct fake *f, const struct weft_frame *frame)
+{
+    struct world *w = f->world;
+    const bool head = f->index + 1 == w->n;
+    ck_assert_int_eq(frame->payload_size > 0, w->logprobs && head);
+    if (w->logprobs && head)
+        ck_assert_uint_eq(w->n_texts, file.model.vocab);
+}
+
+static void take_texts(struct fake *f, const struct weft_frame *frame)
+{
+    const Weft__Vocabulary *v = frame->env->vocabulary;
+    uint32_t at = 0;
+    ck_assert_uint_eq(f->index + 1, f->world->n);
+    ck_assert_uint_eq(v->first, f->world->n_texts);
+    ck_assert(v->vocab == file.model.vocab && v->text_bytes == sizeof texts_bytes - 1);
+    for (uint32_t i = 0; i < v->count; i++) {
+        const uint32_t n = frame->payload[at] | (uint32_t)frame->payload[at + 1] << 8;
+        ck_assert_uint_eq(n, v->first + i < N_TEXTS ? texts[v->first + i].size : 0);
+        ck_assert(n == 0 || memcmp(frame->payload + at + 2, texts[v->first + i].bytes, n) == 0);
+        at += 2 + n;
+    }
+    ck_assert_uint_eq(at, frame->payload_size);
+    f->world->n_texts += v->count;
 }
 
 static void answer_begin(struct fake *f, struct weft_peer *p, const Weft__Begin *rq)
@@ -484,7 +534,13 @@ static void fake_frame(struct weft_peer *p, struct weft_frame *frame)
             say_loaded(f, f->control);
         break;
     case WEFT__ENVELOPE__BODY_BEGIN:
+        if (f->world->evil == 0)
+            check_grammar(f, frame);
         answer_begin(f, p, env->begin);
+        break;
+    case WEFT__ENVELOPE__BODY_VOCABULARY:
+        if (f->world->evil == 0)
+            take_texts(f, frame);
         break;
     case WEFT__ENVELOPE__BODY_PROMPT:
         answer_prompt(f, env->prompt, frame->payload_size / 4);
@@ -556,6 +612,17 @@ static void on_token(void *arg, int32_t id, enum weft_finish finish)
     ck_assert(id >= 0 && (uint32_t)id < file.model.vocab && finish <= WEFT_FINISH_CONTEXT);
     if (w->evil > 0 && chance(w, 0.01))
         weft_session_cancel(w->session);
+    else if (++w->n_tokens == w->stop_at)
+        weft_session_stop(w->session);
+}
+
+static void on_logprobs(void *arg, const struct weft_token_logprob *list, uint32_t n)
+{
+    struct world *w = arg;
+    ck_assert(w->logprobs && n == 1 + LOGPROBS);
+    ck_assert_uint_eq(w->n_logprobs++, w->n_tokens); /* before its token */
+    for (uint32_t i = 0; i < n; i++)
+        ck_assert(list[i].id >= 0 && (uint32_t)list[i].id < file.model.vocab);
 }
 
 static void on_logits(void *arg, uint32_t position, const float *row, uint32_t vocab)
@@ -679,7 +746,7 @@ static bool deploy(struct world *w, uint64_t seed)
 }
 
 static const struct weft_session_events session_events = {
-    .token = on_token, .logits = on_logits, .done = on_done};
+    .token = on_token, .logprobs = on_logprobs, .logits = on_logits, .done = on_done};
 
 /* Of a turn of honest devices: Begin and Begun, then the prompt and what comes back, each half at
  * least the shortest way of a frame. */
@@ -694,9 +761,10 @@ static bool times_hold(const struct world *w)
     return true;
 }
 
-static bool turn(struct world *w, bool logits, uint64_t seed)
+static bool turn(struct world *w, bool logits, bool logprobs, uint64_t seed)
 {
-    const int32_t tokens[] = {1, 5, 6, 7};
+    static const char grammar[] = "root ::= \"one\" \"two\"\n";
+    const int32_t tokens[] = {1, 5, 6, 7}, stop_ids[] = {2};
     weft_err err = {0};
     uint32_t kept;
     if (w->session == NULL && weft_session_open(w->cluster, &session_events, w, &w->session, &err))
@@ -704,13 +772,25 @@ static bool turn(struct world *w, bool logits, uint64_t seed)
     (void)weft_session_history(w->session, &kept);
     w->max_tokens = logits && chance(w, 0.5) ? 0 : 1 + below(w, 12);
     w->n_logits = kept;
+    w->logprobs = logprobs;
+    w->n_logprobs = w->n_tokens = w->stop_at = 0;
+    if (logprobs && chance(w, 0.5))
+        w->stop_at = 1 + below(w, w->max_tokens);
     const struct weft_turn t = {
         .keep = kept,
         .tokens = tokens,
         .n_tokens = 4,
         .max_tokens = w->max_tokens,
         .want_logits = logits,
+        .logprobs = logprobs,
+        .n_logprobs = LOGPROBS,
         .sampling = {.top_p = 1, .repeat_penalty = 1},
+        .stop_ids = stop_ids,
+        .n_stop_ids = 1,
+        .grammar = logprobs ? grammar : NULL,
+        .grammar_size = sizeof grammar - 1,
+        .texts = texts,
+        .n_texts = N_TEXTS,
     };
     wait_begin(w);
     if (weft_session_turn(w->session, &t, &err) <
@@ -719,7 +799,11 @@ static bool turn(struct world *w, bool logits, uint64_t seed)
         ck_assert(err.text[0] != '\0');
         return false;
     }
-    return wait_end(w, "turn", seed) && (w->evil > 0 || times_hold(w));
+    bool well = wait_end(w, "turn", seed);
+    if (w->stop_at > 0 && w->n_tokens == w->stop_at)
+        w->max_tokens = w->stop_at; /* what was sent beyond is not counted */
+    ck_assert_uint_le(w->n_tokens, w->max_tokens);
+    return well && (w->evil > 0 || times_hold(w));
 }
 
 static bool run(struct world *w, uint64_t seed)
@@ -738,7 +822,7 @@ static bool run(struct world *w, uint64_t seed)
     if (!deploy(w, seed))
         return false;
     for (unsigned i = 0; i < 3 && well; i++)
-        well &= turn(w, i == 1, seed);
+        well &= turn(w, i == 1, i == 2, seed);
     wait_begin(w);
     weft_cluster_stats(w->cluster, on_phase, w);
     sim_run(w->sim, &w->ended, sim_now_ns(w->sim) + LIMIT_NS);
@@ -754,6 +838,7 @@ START_TEST(honest)
     world_open(w, seed, 0);
     ck_assert_msg(run(w, seed), "seed %llu: %s", (unsigned long long)seed, w->why.text);
     ck_assert(deploy(w, seed) || w->session != NULL); /* a second time, over the first */
+    ck_assert_uint_eq(w->n_texts, 0);
     world_close(w, seed);
     free(w);
 }

@@ -142,6 +142,8 @@ START_TEST(sampling_defaults)
     const struct weft_sampling_options *s = &weft_sampling_defaults;
     ck_assert(s->temperature == 0.8 && s->top_p == 0.95 && s->min_p == 0.05);
     ck_assert(s->repeat_penalty == 1.0 && s->top_k == 40 && s->repeat_last == 64 && !s->seed_set);
+    ck_assert(s->typical == 1.0 && s->presence_penalty == 0 && s->frequency_penalty == 0);
+    ck_assert(s->mirostat == 0 && s->mirostat_tau == 5.0 && s->mirostat_eta == 0.1);
 }
 END_TEST
 
@@ -159,7 +161,9 @@ START_TEST(every_key)
                   "gemm: weft\n"
                   "system: Be brief.\n"
                   "sampling: {temperature: 0, top_k: 0, top_p: 1, min_p: 0,\n"
-                  "  repeat_penalty: 1.5, repeat_last: 0, seed: 0}\n"
+                  "  repeat_penalty: 1.5, repeat_last: 0, seed: 0, typical: 0.5,\n"
+                  "  presence_penalty: -1, frequency_penalty: 10, mirostat: 2,\n"
+                  "  mirostat_tau: 3, mirostat_eta: 1}\n"
                   "devices:\n"
                   "  - {name: a, address: a.local:1, memory: 1MiB}\n"
                   "  - {name: b, address: 'ipc:///run/weftd'}\n"
@@ -181,6 +185,10 @@ START_TEST(every_key)
     ck_assert(f.sampling.temperature == 0 && f.sampling.top_k == 0 && f.sampling.top_p == 1);
     ck_assert(f.sampling.min_p == 0 && f.sampling.repeat_penalty == 1.5);
     ck_assert(f.sampling.repeat_last == 0 && f.sampling.seed == 0 && f.sampling.seed_set);
+    ck_assert(f.sampling.typical == 0.5 && f.sampling.presence_penalty == -1);
+    ck_assert(f.sampling.frequency_penalty == 10 && f.sampling.mirostat == 1);
+    ck_assert_str_eq(weft_mirostat_names[f.sampling.mirostat], "2");
+    ck_assert(f.sampling.mirostat_tau == 3 && f.sampling.mirostat_eta == 1);
     ck_assert_uint_eq(f.n_devices, 3);
     ck_assert_str_eq(f.devices[0].address, "a.local:1");
     ck_assert_uint_eq(f.devices[0].memory_cap_bytes, 1u << 20);

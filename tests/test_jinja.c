@@ -327,6 +327,23 @@ START_TEST(ends)
 }
 END_TEST
 
+/* Twelve thousand names and a million look-ups that pass by all of them. */
+START_TEST(many_names)
+{
+    struct weft_str s = {0};
+    struct weft_rendered out;
+    weft_err err = {0};
+    for (int i = 0; i < 12000; i++)
+        weft_str_addf(&s, "{%%set a%d=1%%}", i);
+    weft_str_adds(&s, "{% for i in range(1000) %}{% for j in range(1000) %}{{ nope }}{% endfor %}"
+                      "{% endfor %}");
+    ck_assert_int_eq(render(s.data, &out, &err), -WEFT_EUNSUPPORTED);
+    ck_assert_ptr_nonnull(strstr(err.text, "more than 8388608 steps"));
+    weft_rendered_done(&out);
+    weft_str_done(&s);
+}
+END_TEST
+
 /* A text that grows by joining is not copied each time: this would take 50 GB of copies. */
 START_TEST(joining_is_linear)
 {
@@ -353,6 +370,7 @@ int main(void)
     tcase_add_loop_test(tc, nesting, 0, COUNT(deep));
     tcase_add_loop_test(tc, long_chains, 0, 4);
     tcase_add_loop_test(tc, ends, 0, COUNT(endless));
+    tcase_add_test(tc, many_names);
     tcase_add_test(tc, joining_is_linear);
     suite_add_tcase(suite, tc);
     int r = weft_test_main(suite);

@@ -5,6 +5,7 @@
 #include "coordinator/options_table.h"
 #include "tests/harness.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -102,6 +103,10 @@ static const char *place_text(const struct weft_options *opt, const struct weft_
         break;
     case WEFT_OPTION_LIST:
         return list_text(place, buf, n);
+    case WEFT_OPTION_TEXTS: {
+        const struct weft_text_list *list = place;
+        return list->n == 1 ? list->values[0] : "";
+    }
     }
     return buf;
 }
@@ -130,6 +135,18 @@ static const struct sample samples[WEFT_OPTION_COUNT] = {
     [WEFT_OPTION_TOP_P] = {"0.5", "1", {"chat", "-m", "m"}},
     [WEFT_OPTION_MIN_P] = {"0", "0.5", {"chat", "-m", "m"}},
     [WEFT_OPTION_REPEAT_PENALTY] = {"0.5", "1.5", {"chat", "-m", "m"}},
+    [WEFT_OPTION_TYPICAL] = {"0.5", "1", {"chat", "-m", "m"}},
+    [WEFT_OPTION_PRESENCE_PENALTY] = {"-1.5", "2", {"chat", "-m", "m"}},
+    [WEFT_OPTION_FREQUENCY_PENALTY] = {"-10", "10", {"chat", "-m", "m"}},
+    [WEFT_OPTION_REPEAT_LAST_N] = {"0", "1024", {"chat", "-m", "m"}},
+    [WEFT_OPTION_MIROSTAT] = {"2", "0", {"chat", "-m", "m"}},
+    [WEFT_OPTION_MIROSTAT_TAU] = {"3.5", "100", {"chat", "-m", "m"}},
+    [WEFT_OPTION_MIROSTAT_ETA] = {"0", "1", {"chat", "-m", "m"}},
+    [WEFT_OPTION_LOGIT_BIAS] = {"5=-inf", "1=2.5,3=-1", {"chat", "-m", "m"}},
+    [WEFT_OPTION_STOP] = {"END", "\n\n", {"chat", "-m", "m"}},
+    [WEFT_OPTION_GRAMMAR] = {"g.gbnf", "h.gbnf", {"chat", "-m", "m"}},
+    [WEFT_OPTION_JSON_SCHEMA] = {"s.json", "{}", {"chat", "-m", "m"}},
+    [WEFT_OPTION_LOGPROBS] = {"0", "20", {"run", "-m", "m", "hi"}},
     [WEFT_OPTION_SEED] = {"0", "18446744073709551615", {"chat", "-m", "m"}},
     [WEFT_OPTION_IDS] = {"1,300,5", "7", {"eval", "-m", "m"}},
     [WEFT_OPTION_LOGITS] = {"out.f32", "x", {"eval", "-m", "m", "--ids", "1"}},
@@ -158,7 +175,10 @@ static unsigned given_bits(const struct weft_options *opt)
 {
     return (unsigned)opt->given.temperature | (unsigned)opt->given.top_k << 1 |
            (unsigned)opt->given.top_p << 2 | (unsigned)opt->given.min_p << 3 |
-           (unsigned)opt->given.repeat_penalty << 4 | (unsigned)opt->given.seed << 5;
+           (unsigned)opt->given.repeat_penalty << 4 | (unsigned)opt->given.seed << 5 |
+           (unsigned)opt->given.typical << 6 | (unsigned)opt->given.presence_penalty << 7 |
+           (unsigned)opt->given.frequency_penalty << 8 | (unsigned)opt->given.repeat_last << 9 |
+           (unsigned)opt->given.mirostat_tau << 10 | (unsigned)opt->given.mirostat_eta << 11;
 }
 
 /* Parses the sample's words and then one or two more. */
@@ -364,7 +384,7 @@ START_TEST(unknown_words)
     expect_error(ARGS("run", "--tmep=1"), NULL, "unknown option '--tmep', did you mean '--temp'?");
     expect_error(ARGS("run", "--temperature", "1"), NULL,
                  "unknown option '--temperature', did you mean '--temp'?");
-    expect_error(ARGS("chat", "--stop"), NULL, "unknown option '--stop', see weft chat --help");
+    expect_error(ARGS("chat", "--halt"), NULL, "unknown option '--halt', see weft chat --help");
     expect_error(ARGS("chat", "-x"), NULL, "unknown option '-x', see weft chat --help");
     expect_error(ARGS("chat", "--=5"), NULL, "unknown option '--', see weft chat --help");
     expect_error(ARGS("check", "-hx"), NULL, "unknown option '-hx', see weft check --help");
@@ -628,6 +648,91 @@ START_TEST(token_ids)
 }
 END_TEST
 
+START_TEST(logit_biases)
+{
+    static const struct {
+        const char *text, *error; /* error NULL: good */
+    } cases[] = {
+        {"0=-inf", NULL},
+        {"2147483647=1e6", NULL},
+        {"1=2,3=-4.5,1=0", NULL},
+        {"", "found ''"},
+        {"5", "found '5'"},
+        {"=1", "found '=1'"},
+        {"1=", "found '1='"},
+        {"1=inf", "found '1=inf'"},
+        {"1=nan", "found '1=nan'"},
+        {"1=1000001", "found '1=1000001'"},
+        {"-1=2", "found '-1=2'"},
+        {"2147483648=2", "found '2147483648=2'"},
+        {"1=2,", "found ''"},
+        {"1=2,x=3,4=5", "found 'x=3'"},
+        {"1=0.00000000000000000000000000000001", "found '1=0.000"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const struct weft_text_list list = {1, {cases[i].text}};
+        struct weft_turn_bias *bias = NULL;
+        uint32_t n = 0;
+        weft_err err = {0};
+        int r = weft_options_logit_bias(&list, &bias, &n, &err);
+        ck_assert_int_eq(r, cases[i].error != NULL ? -WEFT_EUSAGE : 0);
+        ck_assert_msg(cases[i].error == NULL || strstr(err.text, cases[i].error) != NULL, "%s",
+                      err.text);
+        ck_assert(cases[i].error == NULL || bias == NULL);
+        free(bias);
+    }
+    const struct weft_text_list two = {2, {"1=2,3=-inf", "7=0.5"}};
+    struct weft_turn_bias *bias = NULL;
+    uint32_t n = 0;
+    ck_assert_int_eq(weft_options_logit_bias(&two, &bias, &n, NULL), 0);
+    ck_assert(n == 3 && bias[0].id == 1 && bias[0].bias == 2 && bias[1].id == 3 &&
+              isinf(bias[1].bias) && bias[1].bias < 0 && bias[2].id == 7 && bias[2].bias == 0.5f);
+    free(bias);
+    struct weft_str text = {0};
+    for (unsigned i = 0; i <= WEFT_TURN_BIAS_MAX; i++)
+        weft_str_addf(&text, "%s%u=1", i > 0 ? "," : "", i);
+    const struct weft_text_list many = {1, {text.data}};
+    weft_err err = {0};
+    ck_assert_int_eq(weft_options_logit_bias(&many, &bias, &n, &err), -WEFT_EUSAGE);
+    ck_assert_str_eq(err.text, "--logit-bias: found more than 1024 tokens");
+    weft_str_done(&text);
+}
+END_TEST
+
+START_TEST(rules_of_an_answer)
+{
+    const struct weft_options opt = parse_good(
+        ARGS("chat", "-mm", "--stop=a", "--stop", "b", "--logit-bias=1=2"), ENV("WEFT_STOP=c"));
+    ck_assert(opt.stops.n == 2 && opt.logit_bias.n == 1);
+    ck_assert_str_eq(opt.stops.values[0], "a");
+    ck_assert_str_eq(opt.stops.values[1], "b");
+    const char *args[ARGS_MAX] = {"chat", "-mm"};
+    char stop[] = "--stop=x";
+    for (size_t i = 2; i < 14; i++)
+        args[i] = stop;
+    ck_assert_uint_eq(parse_good(args, NULL).stops.n, 12);
+    expect_error(ARGS("run", "-mm", "hi", "--stop", ""), NULL,
+                 "--stop: found nothing, expected TEXT");
+    expect_error(ARGS("run", "-mm", "hi", "--mirostat=1"), NULL,
+                 "--mirostat: found '1', expected 0 or 2");
+    expect_error(ARGS("run", "-mm", "hi", "--logprobs=21"), NULL,
+                 "--logprobs: found 21, expected 0..20");
+    expect_error(ARGS("chat", "-mm", "--logprobs=2"), NULL,
+                 "weft chat has no option --logprobs; these have it: run");
+    expect_error(ARGS("chat", "-mm", "--grammar=g", "--json-schema=s"), NULL,
+                 "found a grammar and a JSON schema, expected one of them");
+    expect_error(ARGS("chat", "-mm"), ENV("WEFT_GRAMMAR=g", "WEFT_JSON_SCHEMA=s"),
+                 "found a grammar and a JSON schema, expected one of them");
+    /* a flag wins over the other one's variable */
+    struct weft_options o =
+        parse_good(ARGS("chat", "-mm", "--grammar=g"), ENV("WEFT_JSON_SCHEMA=s"));
+    ck_assert(o.json_schema == NULL && strcmp(o.grammar, "g") == 0);
+    o = parse_good(ARGS("chat", "-mm", "--json-schema=s"), ENV("WEFT_GRAMMAR=g"));
+    ck_assert(o.grammar == NULL && strcmp(o.json_schema, "s") == 0);
+    ck_assert(parse_good(ARGS("chat", "-mm"), NULL).logprobs == -1);
+}
+END_TEST
+
 /* ---- help ---- */
 
 static size_t count(const char *text, const char *part)
@@ -718,10 +823,17 @@ START_TEST(help_shows_the_defaults)
 {
     struct weft_str help = {0};
     weft_options_help(WEFT_CMD_RUN, &help);
-    static const char *const lines[] = {"(default: 0.8)", "(default: 40)", "(default: 0.95)",
-                                        "(default: 0.05)", "(default: 1)"};
+    static const struct {
+        const char *text;
+        size_t times;
+    } lines[] = {
+        {"(default: 0.8)", 1},  {"(default: 40)", 1}, {"(default: 0.95)", 1},
+        {"(default: 0.05)", 1}, {"(default: 64)", 1}, {"(default: 5)", 1},
+        {"(default: 0.1)", 1},  {"(default: 1)", 2}, /* typical and the repeat penalty */
+        {"(default: 0)", 3},                         /* presence and frequency penalty, mirostat */
+    };
     for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++)
-        ck_assert_msg(count(help.data, lines[i]) == 1, "%s", lines[i]);
+        ck_assert_msg(count(help.data, lines[i].text) == lines[i].times, "%s", lines[i].text);
     weft_str_done(&help);
 }
 END_TEST
@@ -874,6 +986,8 @@ int main(void)
     tcase_add_test(t, bench_rules);
     tcase_add_test(t, eval_rules);
     tcase_add_test(t, token_ids);
+    tcase_add_test(t, logit_biases);
+    tcase_add_test(t, rules_of_an_answer);
     suite_add_tcase(s, t);
     t = tcase_create("help");
     tcase_add_loop_test(t, help_of_a_command, 0, WEFT_CMD_COUNT);

@@ -104,6 +104,9 @@ START_TEST(phi_user_defined)
     }
     EXPECT_IDS(f.t, "Hello</s>", 0, 15043, 2); /* user-defined: always */
     EXPECT_IDS(f.t, "<|user|>Hello", WEFT_ENCODE_SPECIAL, 32010, 15043);
+    /* Its special tokens take blanks behind them along, but for <s> and its like. */
+    EXPECT_IDS(f.t, "<|user|>\n Hello<|end|>\n", WEFT_ENCODE_SPECIAL, 32010, 15043, 32007);
+    EXPECT_IDS(f.t, "<s> Hello", WEFT_ENCODE_SPECIAL, 1, 29871, 15043);
     const int32_t *stops = weft_tokenizer_stops(f.t, &n); /* <|endoftext|> by id, <|end|> by name */
     ck_assert_uint_eq(n, 2);
     ck_assert(stops[0] == 32000 && stops[1] == 32007);
@@ -315,6 +318,29 @@ START_TEST(kinds_of_tokens)
     ck_assert(weft_tokenizer_text(f.t, -1, &n) == NULL && n == 0);
     ck_assert(weft_tokenizer_is_special(f.t, 265) && !weft_tokenizer_is_special(f.t, 262));
     ck_assert(!weft_tokenizer_is_special(f.t, 268) && !weft_tokenizer_is_special(f.t, -1));
+    vocab_file_close(&f);
+}
+END_TEST
+
+/* As in Gemma's vocabularies: no space before the text, runs of blanks are tokens of their own. */
+START_TEST(blanks_as_tokens)
+{
+    static const char text[] = "a    a\n\n\n a  ";
+    struct small_vocab s;
+    struct vocab_file f;
+    small_vocab_init(&s, true);
+    small_vocab_add(&s, WEFT_SPACE_MARK, -1, WEFT_TOKEN_NORMAL);     /* 259 */
+    small_vocab_add(&s, "a", -1, WEFT_TOKEN_NORMAL);                 /* 260 */
+    small_vocab_add(&s, WEFT_SPACE_MARK "a", -1, WEFT_TOKEN_NORMAL); /* 261 */
+    small_vocab_add(&s, "  ", -1, WEFT_TOKEN_USER_DEFINED);          /* 262 */
+    small_vocab_add(&s, "   ", -1, WEFT_TOKEN_USER_DEFINED);         /* 263 */
+    small_vocab_add(&s, "\n\n", -1, WEFT_TOKEN_USER_DEFINED);        /* 264 */
+    small_vocab_open(&s, &f);
+    EXPECT_IDS(f.t, "a", 0, 260);
+    EXPECT_IDS(f.t, " a", 0, 261);
+    EXPECT_IDS(f.t, "a  a", 0, 260, 262, 260);
+    EXPECT_IDS(f.t, text, 0, 260, 263, 261, 264, 3 + '\n', 261, 262);
+    vocab_expect_round_trip(f.t, text, strlen(text));
     vocab_file_close(&f);
 }
 END_TEST
@@ -758,6 +784,7 @@ int main(void)
     tcase_add_loop_test(tc, equals_definition, 0, 8);
     tcase_add_test(tc, leftmost_and_best);
     tcase_add_test(tc, kinds_of_tokens);
+    tcase_add_test(tc, blanks_as_tokens);
     tcase_add_test(tc, unknown_without_bytes);
     tcase_add_test(tc, spans);
     tcase_add_test(tc, bad_text);

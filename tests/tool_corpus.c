@@ -206,6 +206,47 @@ static void save_deploy(Weft__Epoch *epoch)
     save_frame("frame/deploy", &env, "");
 }
 
+/* What came with the capability "sampling". */
+static void save_sampling(Weft__Epoch *epoch, Weft__Begin *begin)
+{
+    Weft__Envelope env = WEFT__ENVELOPE__INIT;
+    Weft__LogitBias bias = WEFT__LOGIT_BIAS__INIT, *biases[] = {&bias};
+    bias.id = 7;
+    bias.bias = -1;
+    begin->sampling->mirostat = 2;
+    begin->sampling->mirostat_tau = 5;
+    begin->sampling->n_bias = 1;
+    begin->sampling->bias = biases;
+    begin->logprobs = true;
+    begin->top_logprobs = 2;
+    begin->answer = 1;
+    env.body_case = WEFT__ENVELOPE__BODY_BEGIN;
+    env.begin = begin;
+    save_frame("frame/begin-sampling", &env, "root ::= \"x\"");
+
+    Weft__Logprob logprob = WEFT__LOGPROB__INIT, *top[] = {&logprob, &logprob};
+    logprob.id = 7;
+    logprob.logprob = -0.5f;
+    Weft__Token token = WEFT__TOKEN__INIT;
+    token.epoch = epoch;
+    token.session = token.turn = 1;
+    token.id = 7;
+    token.mirostat_mu = 9.5f;
+    token.logprob = &logprob;
+    token.n_top = 2;
+    token.top = top;
+    env.body_case = WEFT__ENVELOPE__BODY_TOKEN;
+    env.token = &token;
+    save_frame("frame/token", &env, "");
+
+    Weft__Vocabulary vocabulary = WEFT__VOCABULARY__INIT;
+    vocabulary.epoch = epoch;
+    vocabulary.count = vocabulary.vocab = vocabulary.text_bytes = 2;
+    env.body_case = WEFT__ENVELOPE__BODY_VOCABULARY;
+    env.vocabulary = &vocabulary;
+    save_frame("frame/vocabulary", &env, "\002");
+}
+
 static void save_frames(void)
 {
     Weft__Envelope env = WEFT__ENVELOPE__INIT;
@@ -275,6 +316,7 @@ static void save_frames(void)
     env.body_case = WEFT__ENVELOPE__BODY_BEGIN;
     env.begin = &begin;
     save_frame("frame/begin", &env, "");
+    save_sampling(&epoch, &begin);
 }
 
 int main(int argc, char **argv)

@@ -90,6 +90,8 @@ static int merge_options(struct weft_app *app, weft_err *err)
         f->context = o->context;
     if (o->given.context_shift)
         f->context_shift = o->context_shift;
+    if (o->system != NULL)
+        f->system = o->system[0] != '\0' ? o->system : NULL;
     if (o->predict >= 0)
         f->predict = (uint32_t)o->predict;
     if (o->kv != NULL)

@@ -45,7 +45,7 @@ struct weft_cluster_file {
     int goal;            /* weft_goal: latency | throughput */
     enum weft_kv kv;     /* kv: f16 | f32 | q8_0 */
     bool gemm_weft;      /* gemm: openblas | weft */
-    char *system;        /* system prompt, or NULL */
+    const char *system;  /* system prompt, or NULL */
     struct weft_sampling_options sampling;
     struct weft_cluster_device *devices; /* [n_devices] */
     uint32_t n_devices;

@@ -401,13 +401,16 @@ static int begin(struct weft_conversation *c, weft_err *err)
     const uint32_t left = left_to_predict(c);
     size_t n_stops;
     const int32_t *stops = weft_tokenizer_stops(c->tokenizer, &n_stops);
+    if (c->n_resumed > c->n_ids && c->rules.grammar.size > 0)
+        return weft_fail(err, WEFT_ECONTEXT,
+                         "the context is full of an answer that obeys a grammar: raise -c");
     c->kept = common_prefix(c);
     struct weft_turn turn = {
         .keep = c->kept,
         .tokens = c->ids + c->kept,
         .n_tokens = (uint32_t)c->n_ids - c->kept,
         .max_tokens = left > 0 ? left : f->context, /* more than fit: it ends with the context */
-        .n_resumed = c->n_resumed,
+        .n_resumed = c->n_resumed < c->n_ids ? c->n_resumed : (uint32_t)c->n_ids,
         .logprobs = c->logprobs != NULL,
         .n_logprobs = n_best(c),
         .sampling = sampling_of(&f->sampling),

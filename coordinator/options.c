@@ -183,7 +183,7 @@ static int store(const struct weft_option *o, const char *text, void *place, wef
         return store_name(o, text, place, err);
     case WEFT_OPTION_TEXT:
     case WEFT_OPTION_FILE:
-        if (text[0] == '\0')
+        if (text[0] == '\0' && !o->empty)
             return weft_fail(err, WEFT_EUSAGE, "found nothing, expected %s", o->argument);
         *(const char **)place = text;
         return 0;
@@ -575,6 +575,8 @@ static int check_chat_template(struct parse *p)
     const bool raw = p->opt.raw && p->origin[WEFT_OPTION_RAW] == FROM_FLAG;
     if (raw && p->origin[WEFT_OPTION_TEMPLATE] == FROM_FLAG)
         return weft_fail(p->err, WEFT_EUSAGE, "found --raw and --template, expected one of them");
+    if (raw && p->origin[WEFT_OPTION_SYSTEM] == FROM_FLAG)
+        return weft_fail(p->err, WEFT_EUSAGE, "found --raw and --system, expected one of them");
     if (raw)
         forget_variable(p, WEFT_OPTION_TEMPLATE);
     else if (p->origin[WEFT_OPTION_TEMPLATE] == FROM_FLAG)

@@ -49,6 +49,7 @@ struct weft_options {
     uint32_t threads; /* -t, --threads N         WEFT_THREADS; private daemon only; 0: all cores */
     const char *prompt;      /* positional, also TEXT and IDS; "-": stdin; NULL: none */
     const char *prompt_file; /* --prompt-file FILE      WEFT_PROMPT_FILE */
+    const char *system;      /* --system TEXT           WEFT_SYSTEM; NULL: the cluster file's */
     bool raw;                /* --raw                   WEFT_RAW */
     const char *template;    /* --template NAME         WEFT_TEMPLATE; NULL: the model's own */
     bool json;               /* --json                  WEFT_JSON */

@@ -32,6 +32,7 @@ enum weft_option_id {
     WEFT_OPTION_PREDICT,
     WEFT_OPTION_THREADS,
     WEFT_OPTION_PROMPT_FILE,
+    WEFT_OPTION_SYSTEM,
     WEFT_OPTION_RAW,
     WEFT_OPTION_TEMPLATE,
     WEFT_OPTION_KV,
@@ -90,6 +91,7 @@ struct weft_option {
     const char *argument;     /* "N"; NULL: flags */
     const char *help;         /* one line */
     const char *usual; /* text of the default; NULL: none, or that of weft_sampling_defaults */
+    bool empty;        /* TEXT: may be empty */
     bool sampling;     /* the place lies in struct weft_options.sampling */
 };
 extern const struct weft_option weft_option_table[WEFT_OPTION_COUNT];

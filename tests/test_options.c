@@ -126,6 +126,7 @@ static const struct sample samples[WEFT_OPTION_COUNT] = {
     [WEFT_OPTION_PREDICT] = {"0", "12", {"chat", "-m", "m"}},
     [WEFT_OPTION_THREADS] = {"1", "64", {"chat", "-m", "m"}},
     [WEFT_OPTION_PROMPT_FILE] = {"a.txt", "-", {"run", "-m", "m"}},
+    [WEFT_OPTION_SYSTEM] = {"Be brief.", "", {"chat", "-m", "m"}},
     [WEFT_OPTION_RAW] = {"yes", "no", {"chat", "-m", "m"}},
     [WEFT_OPTION_TEMPLATE] = {"chatml", "zephyr", {"chat", "-m", "m"}},
     [WEFT_OPTION_KV] = {"f16", "f32", {"chat", "-m", "m"}},

@@ -73,18 +73,15 @@ void wk_act_gather(const struct wk_act *x, const uint32_t *row, uint32_t n, stru
                    float *f32_or_null, void *q8_or_null)
 {
     const size_t floats = x->cols, bytes = wk_act_bytes(1, x->cols);
-    *ret = (struct wk_act){.n = n, .cols = x->cols};
-    if (x->f32 != NULL)
-        ret->f32 = f32_or_null;
-    if (x->quantised)
-        ret->q8 = q8_or_null;
-    ret->quantised = ret->q8 != NULL;
+    float *f32 = x->f32 != NULL ? f32_or_null : NULL;
+    uint8_t *q8 = x->quantised ? q8_or_null : NULL;
+    *ret = (struct wk_act){.n = n, .cols = x->cols, .f32 = f32, .q8 = q8, .quantised = q8 != NULL};
     for (size_t i = 0; i < n; i++) {
         assert(row[i] < x->n);
-        if (ret->f32 != NULL)
-            memcpy(f32_or_null + i * floats, x->f32 + row[i] * floats, floats * sizeof(float));
-        if (ret->quantised)
-            memcpy((uint8_t *)ret->q8 + i * bytes, (const uint8_t *)x->q8 + row[i] * bytes, bytes);
+        if (f32 != NULL)
+            memcpy(f32 + i * floats, x->f32 + row[i] * floats, floats * sizeof *f32);
+        if (q8 != NULL)
+            memcpy(q8 + i * bytes, (const uint8_t *)x->q8 + row[i] * bytes, bytes);
     }
 }
 

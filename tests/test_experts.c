@@ -72,7 +72,7 @@ static void check_route(const float *logits, uint32_t n, uint32_t used, bool ren
     for (uint32_t i = 0; i < n; i++) {
         uint32_t before = 0, k = 0; /* its rank, by counting */
         for (uint32_t j = 0; j < n; j++)
-            before += logits[j] > logits[i] || (logits[j] == logits[i] && j < i);
+            before += logits[j] > logits[i] || (j < i && logits[j] == logits[i]);
         while (k < used && expert[k] != i)
             k++;
         ck_assert_msg(before < used ? k == before : k == used, "expert %u of %u: rank %u, found %u",

@@ -82,7 +82,9 @@ static char *answer(const char *cluster, const char *model, char **ret_text)
         cluster != NULL
             ? ran(ARGS("run", "-f", cluster, "--temp", "0", "--json", FOX), NULL, NULL, 0)
             : ran(ARGS("run", "-m", model, "-t", "1", "--temp", "0", "--json", FOX), NULL, NULL, 0);
-    const char *ids = strstr(c.out, "\"tokens\": ["), *end = ids != NULL ? strchr(ids, ']') : NULL;
+    const char *ids = strstr(c.out, "\"tokens\": [");
+    ck_assert_msg(ids != NULL, "%s", c.out);
+    const char *end = strchr(ids, ']');
     const char *text = strstr(c.out, "\"text\": "), *text_end = strstr(c.out, ", \"tokens\"");
     ck_assert_msg(end != NULL && end - ids > 100 && text != NULL && text_end != NULL, "%s", c.out);
     char *copy = strndup(ids, (size_t)(end - ids));

@@ -107,7 +107,9 @@ static void render_file(const char *name)
     ck_assert_msg(weft_template_open(source, n, &t, &err) == 0, "%s: %s", name, err.text);
     const char *key;
     json_t *c;
-    json_object_foreach(json_object_get(file, "cases"), key, c) render_case(name, key, t, &vars, c);
+    json_object_foreach (json_object_get(file, "cases"), key, c) {
+        render_case(name, key, t, &vars, c);
+    }
     weft_template_close(t);
     json_decref(file);
     free(data);

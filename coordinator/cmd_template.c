@@ -20,7 +20,9 @@ static int read_conversation(const char *path, json_t **ret, weft_err *err)
     if (r == 0) {
         *ret = json_loadb(text.size > 0 ? text.data : "", text.size, JSON_ALLOW_NUL, &why);
         if (*ret == NULL)
-            r = weft_fail(err, WEFT_EUSAGE, "%s:%d:%d: %s", path, why.line, why.column, why.text);
+            r = weft_fail(err, WEFT_EUSAGE, "%s:%d:%d: %s",
+                          strcmp(path, "-") == 0 ? "standard input" : path, why.line, why.column,
+                          why.text);
     }
     weft_str_done(&text);
     return r;
@@ -60,7 +62,7 @@ static void print(struct weft_app *app, const struct weft_rendered *text)
     struct weft_str out = {0};
     const char *data = text->text.size > 0 ? text->text.data : "";
     if (!app->opt->json) {
-        weft_output_write(app->out, data, text->text.size);
+        weft_output_write_all(app->out, data, text->text.size);
         return;
     }
     weft_str_adds(&out, "{\"text\": ");
@@ -70,7 +72,7 @@ static void print(struct weft_app *app, const struct weft_rendered *text)
         weft_str_addf(&out, "%s[%zu, %zu]", i > 0 ? ", " : "", text->spans[i].start,
                       text->spans[i].start + text->spans[i].size);
     weft_str_adds(&out, "]}\n");
-    weft_output_write(app->out, out.data, out.size);
+    weft_output_write_all(app->out, out.data, out.size);
     weft_str_done(&out);
 }
 

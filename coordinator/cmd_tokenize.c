@@ -130,7 +130,7 @@ int weft_cmd_tokenize(struct weft_app *app)
     if (r == 0 && out.failed)
         r = weft_fail(&err, WEFT_ENOMEM, "no memory to show %zu tokens", n);
     if (r == 0 && out.size > 0)
-        weft_output_write(app->out, out.data, out.size);
+        weft_output_write_all(app->out, out.data, out.size);
     free(ids);
     weft_str_done(&text);
     weft_str_done(&out);
@@ -206,7 +206,7 @@ int weft_cmd_detokenize(struct weft_app *app)
     if (r == 0 && (out.failed || text.failed))
         r = weft_fail(&err, WEFT_ENOMEM, "no memory to show %zu tokens", n);
     if (r == 0 && out.size > 0)
-        weft_output_write(app->out, out.data, out.size);
+        weft_output_write_all(app->out, out.data, out.size);
     weft_str_done(&list);
     weft_str_done(&text);
     weft_str_done(&out);

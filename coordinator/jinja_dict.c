@@ -43,16 +43,33 @@ static int by_text(const void *a, const void *b, void *arg)
     return jinja_compare_bytes(x->string, y->string);
 }
 
+/* How often a look-up among n keys compares two. */
+static size_t comparisons(size_t n)
+{
+    size_t times = 1;
+    for (; n > 1; n /= 2)
+        times++;
+    return times;
+}
+
 static int make_order(struct jinja_run *run, struct jinja_dict *d)
 {
+    size_t bytes = 0;
     uint32_t *order = jinja_alloc(run, d->n, sizeof *order);
     if (order == NULL)
         return jinja_failed(run);
-    for (size_t i = 0; i < d->n; i++)
+    for (size_t i = 0; i < d->n; i++) {
         order[i] = (uint32_t)i;
+        bytes += d->pairs[i].key.kind == JINJA_STRING ? d->pairs[i].key.string->size : 0;
+    }
+    int r = jinja_work(run, d->n * JINJA_STEP_BYTES);
+    if (r == 0)
+        r = jinja_work_at(run, bytes, comparisons(d->n));
+    if (r < 0)
+        return r;
     qsort_r(order, d->n, sizeof *order, by_text, d);
     d->order = order;
-    return jinja_work(run, d->n * JINJA_STEP_BYTES);
+    return 0;
 }
 
 static struct jinja_pair *search(const struct jinja_dict *d, const struct jinja_string *key)
@@ -83,6 +100,8 @@ int jinja_dict_find(struct jinja_run *run, struct jinja_dict *d, const struct ji
     if (d->n > PAIRS_FEW && key->kind == JINJA_STRING) {
         if (d->order == NULL)
             r = make_order(run, d);
+        if (r == 0)
+            r = jinja_work_at(run, key->string->size, comparisons(d->n));
         if (r == 0)
             *ret = search(d, key->string);
         return r;

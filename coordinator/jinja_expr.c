@@ -107,6 +107,13 @@ static int attribute(struct jinja_run *run, const struct jinja_value *v, const c
             *ret = pair->value;
         return r;
     }
+    if (v->kind == JINJA_TUPLE && v->list->type == jinja_group_type) {
+        const bool grouper = size == 7 && memcmp(name, "grouper", size) == 0;
+        if (grouper || (size == 4 && memcmp(name, "list", size) == 0)) {
+            *ret = v->list->items[grouper ? 0 : 1];
+            return 0;
+        }
+    }
     const struct jinja_builtin *what = jinja_find_method(v, name, size, &unsafe);
     if (unsafe)
         return jinja_missing(run, MISSING_UNSAFE, jinja_owner(v), name, size, ret);

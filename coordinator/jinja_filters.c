@@ -260,6 +260,9 @@ FILTER(filter_int)
     *ret = values[0];
     bool known = false;
     if (self->kind == JINJA_STRING) {
+        r = jinja_work(run, self->string->size); /* blanks are skipped */
+        if (r < 0)
+            return r;
         copy_number(digits, self->string);
         if (read_whole(digits, (int)base, &whole)) {
             *ret = jinja_int(whole, jinja_string_trusted(self->string));
@@ -294,11 +297,12 @@ FILTER(filter_float)
     if (jinja_is_number(self)) {
         *ret = jinja_float(jinja_real(self), self->trusted);
     } else if (self->kind == JINJA_STRING) {
+        r = jinja_work(run, self->string->size); /* blanks are skipped */
         copy_number(digits, self->string);
-        if (read_real(digits, &real))
+        if (r == 0 && read_real(digits, &real))
             *ret = jinja_float(real, jinja_string_trusted(self->string));
     }
-    return 0;
+    return r;
 }
 
 FILTER(filter_abs)

@@ -176,9 +176,10 @@ FILTER(filter_sum)
         r = jinja_items(run, self, &items, &n);
     for (size_t i = 0; r == 0 && i < n; i++) {
         struct jinja_value item;
+        const struct jinja_value sum = values[1]; /* operands and result are different values */
         r = jinja_attribute(run, &items[i], &values[0], NULL, &item);
         if (r == 0)
-            r = jinja_operate(run, JINJA_ADD, &values[1], &item, &values[1]);
+            r = jinja_operate(run, JINJA_ADD, &sum, &item, &values[1]);
     }
     *ret = values[1];
     return r;
@@ -299,6 +300,8 @@ FILTER(filter_unique)
     return r;
 }
 
+const char jinja_group_type[] = "_GroupTuple";
+
 /* Pairs (value of the attribute, items that have it), sorted. */
 FILTER(filter_groupby)
 {
@@ -329,6 +332,8 @@ FILTER(filter_groupby)
         if (r < 0 || i == 0 || equal)
             continue;
         r = jinja_list_new(run, JINJA_TUPLE, 2, &group);
+        if (r == 0)
+            group.list->type = jinja_group_type;
         if (r == 0)
             r = jinja_attribute(run, &sorted.list->items[start], &values[0], &values[1],
                                 &group.list->items[0]);

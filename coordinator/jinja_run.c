@@ -290,15 +290,18 @@ static int bind_rest(struct jinja_run *run, const struct jinja_args *args, size_
     return r == 0 && caller != NULL ? jinja_set(run, run->scope, "caller", 6, caller) : r;
 }
 
-/* True if a macro says the name anywhere: only then may it be called with more than it lists. */
-static bool mentions(const struct jinja_node *node, const char *name)
+/* True if a macro says the name anywhere: only then may it be called with more than it lists. Its
+ * body may be long and the calls many, so each node looked at counts. */
+static bool mentions(struct jinja_run *run, const struct jinja_node *node, const char *name)
 {
     for (; node != NULL; node = node->next) {
+        run->steps++;
         if (node->kind == JINJA_NAME && node->size == strlen(name) &&
             memcmp(node->text, name, node->size) == 0)
             return true;
-        if (mentions(node->a, name) || mentions(node->b, name) || mentions(node->c, name) ||
-            mentions(node->d, name) || mentions(node->e, name))
+        if (mentions(run, node->a, name) || mentions(run, node->b, name) ||
+            mentions(run, node->c, name) || mentions(run, node->d, name) ||
+            mentions(run, node->e, name))
             return true;
     }
     return false;
@@ -320,10 +323,10 @@ int jinja_macro_call(struct jinja_run *run, const struct jinja_macro *m,
     r = open_scope(run, m->scope) != NULL ? bind_params(run, params, args, &positional, &named)
                                           : jinja_failed(run);
     run->at = at;
-    if (r == 0 && args->n > positional && !mentions(node->b, "varargs"))
+    if (r == 0 && args->n > positional && !mentions(run, node->b, "varargs"))
         r = jinja_refuse(run, "macro '%.*s' takes not more than %zu arguments, found %zu",
                          (int)node->size, node->size > 0 ? node->text : "", positional, args->n);
-    if (r == 0 && args->n_named > named && !mentions(node->b, "kwargs"))
+    if (r == 0 && args->n_named > named && !mentions(run, node->b, "kwargs"))
         r = jinja_refuse(run, "macro '%.*s' has no argument of a name it is called with",
                          (int)node->size, node->size > 0 ? node->text : "");
     if (r == 0)

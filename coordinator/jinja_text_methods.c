@@ -260,6 +260,8 @@ static int ends(struct jinja_run *run, const struct jinja_value *self,
         const struct jinja_string *part;
         r = jinja_want_string(run, what, &items[i], &part);
         if (r == 0)
+            r = jinja_work(run, part->size);
+        if (r == 0)
             found = has_end(self->string, part, start);
     }
     *ret = jinja_bool(found);
@@ -284,6 +286,8 @@ static int remove_end(struct jinja_run *run, const struct jinja_value *self,
     int r = jinja_bind(run, start ? "removeprefix" : "removesuffix", args, names, &value);
     if (r == 0)
         r = jinja_want_string(run, start ? "removeprefix" : "removesuffix", &value, &part);
+    if (r == 0)
+        r = jinja_work(run, part->size);
     if (r != 0)
         return r;
     const size_t n = has_end(s, part, start) ? part->size : 0;

@@ -91,6 +91,9 @@ struct jinja_list {
     const char *type;          /* "list", "dict_items" */
 };
 
+/* Type of groupby's pairs: tuples whose items are called grouper and list too. */
+extern const char jinja_group_type[];
+
 struct jinja_pair {
     struct jinja_value key, value;
 };

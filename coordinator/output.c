@@ -16,11 +16,14 @@
 
 #include "base/text.h"
 
+#define PART_MAX (1u << 20) /* bytes that are queued at a time by who waits */
+
 struct weft_output {
     int fd;
     pthread_t thread;
     pthread_mutex_t mutex;
     pthread_cond_t news;
+    pthread_cond_t room;   /* the queue is empty again, or nothing more is written */
     struct weft_str queue; /* to be written */
     int errnum;            /* of the failed write; ENOBUFS: over the limit */
     int wake;              /* eventfd, readable: give up */
@@ -71,6 +74,7 @@ static void *writer(void *arg)
         batch = o->queue;
         o->queue = swap;
         weft_str_clear(&o->queue);
+        pthread_cond_signal(&o->room);
         pthread_mutex_unlock(&o->mutex);
         int errnum = write_all(o, batch.data, batch.size);
         pthread_mutex_lock(&o->mutex);
@@ -78,6 +82,7 @@ static void *writer(void *arg)
             break;
         if (errnum != 0 && o->errnum == 0) {
             o->errnum = errnum;
+            pthread_cond_signal(&o->room);
             o->failed(o->arg);
         }
     }
@@ -102,9 +107,11 @@ int weft_output_open(int fd, void (*failed)(void *arg), void *arg, struct weft_o
     }
     pthread_mutex_init(&o->mutex, NULL);
     pthread_cond_init(&o->news, NULL);
+    pthread_cond_init(&o->room, NULL);
     int errnum = pthread_create(&o->thread, NULL, writer, o);
     if (errnum != 0) {
         pthread_cond_destroy(&o->news);
+        pthread_cond_destroy(&o->room);
         pthread_mutex_destroy(&o->mutex);
         close(o->wake);
         free(o);
@@ -114,6 +121,17 @@ int weft_output_open(int fd, void (*failed)(void *arg), void *arg, struct weft_o
     return 0;
 }
 
+/* With the mutex held. */
+static void enqueue(struct weft_output *o, const char *data, size_t n)
+{
+    weft_str_add(&o->queue, data, n);
+    if (o->queue.failed) {
+        o->errnum = ENOMEM;
+        o->failed(o->arg);
+    }
+    pthread_cond_signal(&o->news);
+}
+
 void weft_output_write(struct weft_output *o, const char *data, size_t n)
 {
     pthread_mutex_lock(&o->mutex);
@@ -121,13 +139,23 @@ void weft_output_write(struct weft_output *o, const char *data, size_t n)
         o->errnum = ENOBUFS;
         o->failed(o->arg);
     }
-    if (o->errnum == 0) {
-        weft_str_add(&o->queue, data, n);
-        if (o->queue.failed) {
-            o->errnum = ENOMEM;
-            o->failed(o->arg);
+    if (o->errnum == 0)
+        enqueue(o, data, n);
+    pthread_mutex_unlock(&o->mutex);
+}
+
+void weft_output_write_all(struct weft_output *o, const char *data, size_t n)
+{
+    pthread_mutex_lock(&o->mutex);
+    while (n > 0 && o->errnum == 0) {
+        if (o->queue.size > 0) {
+            pthread_cond_wait(&o->room, &o->mutex);
+            continue;
         }
-        pthread_cond_signal(&o->news);
+        const size_t part = n < PART_MAX ? n : PART_MAX;
+        enqueue(o, data, part);
+        data += part;
+        n -= part;
     }
     pthread_mutex_unlock(&o->mutex);
 }
@@ -163,6 +191,7 @@ int weft_output_close(struct weft_output *o, bool drop, bool *ret_closed, weft_e
     int r = weft_output_error(o, ret_closed, err);
     weft_str_done(&o->queue);
     pthread_cond_destroy(&o->news);
+    pthread_cond_destroy(&o->room);
     pthread_mutex_destroy(&o->mutex);
     close(o->wake);
     free(o);

@@ -22,6 +22,9 @@ int weft_output_open(int fd, void (*failed)(void *arg), void *arg, struct weft_o
                      weft_err *err) WEFT_MUST_USE;
 /* Queues bytes; never blocks; ignored after a failure. */
 void weft_output_write(struct weft_output *o, const char *data, size_t n);
+/* The same for commands without a loop: waits while earlier bytes are to be written, so that there
+ * may be any number. */
+void weft_output_write_all(struct weft_output *o, const char *data, size_t n);
 void weft_output_puts(struct weft_output *o, const char *text);
 /* 0, or -WEFT_EIO with what happened ("cannot write the output: No space left on device");
  * *ret_closed tells a reader that went away (EPIPE) from a fault. */

@@ -8,11 +8,14 @@
 #include <string.h>
 
 /* Sets `system` and leaves what follows it in `messages`. */
-#define SPLIT_SYSTEM                                          \
-    "{%- set system = '' -%}"                                 \
-    "{%- if messages and messages[0]['role'] == 'system' -%}" \
-    "{%- set system = messages[0]['content'] + '\\n\\n' -%}"  \
-    "{%- set messages = messages[1:] -%}"                     \
+#define SPLIT_SYSTEM                                                                         \
+    "{%- set system = '' -%}"                                                                \
+    "{%- if messages and messages[0]['role'] == 'system' -%}"                                \
+    "{%- set system = messages[0]['content'] + '\\n\\n' -%}"                                 \
+    "{%- set messages = messages[1:] -%}"                                                    \
+    "{%- if not messages or messages[0]['role'] != 'user' -%}"                               \
+    "{{ raise_exception('the system prompt goes before a question, and none follows it') }}" \
+    "{%- endif -%}"                                                                          \
     "{%- endif -%}"
 
 static const struct {
@@ -30,13 +33,14 @@ static const struct {
                "{%- if add_generation_prompt -%}"
                "{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}"
                "{%- endif -%}"},
-    {"mistral",
-     SPLIT_SYSTEM "{{- bos_token -}}"
-                  "{%- for m in messages -%}"
-                  "{%- if m['role'] == 'user' -%}"
-                  "{{ '[INST] ' + (system if loop.first else '') + m['content'] + ' [/INST]' }}"
-                  "{%- else -%}{{ ' ' + m['content'] + eos_token }}{%- endif -%}"
-                  "{%- endfor -%}"},
+    {"mistral", SPLIT_SYSTEM
+     "{{- bos_token -}}"
+     "{%- for m in messages -%}"
+     "{%- if m['role'] == 'user' -%}"
+     "{{ '[INST] ' + (system if loop.first else '') + m['content'] + ' [/INST]' }}"
+     "{%- elif m['role'] == 'assistant' -%}{{ ' ' + m['content'] + eos_token }}"
+     "{%- else -%}{{ raise_exception('only user and assistant may follow') }}{%- endif -%}"
+     "{%- endfor -%}"},
     {"phi3", "{%- for m in messages -%}"
              "{{ '<|' + m['role'] + '|>\\n' + m['content'] + '<|end|>\\n' }}"
              "{%- endfor -%}"

@@ -85,14 +85,16 @@ static struct key key_of(const struct weft_piece_map *map, const struct weft_tok
 int32_t weft_vocab_find(const struct weft_vocab *v, const struct weft_piece_map *map,
                         const char *text, size_t n)
 {
-    for (uint32_t i = (uint32_t)hash_bytes(text, n);; i++) {
-        uint32_t slot = map->slots[i & map->mask];
+    const uint32_t first = (uint32_t)hash_bytes(text, n);
+    for (uint32_t i = 0; i < WEFT_PROBES_MAX; i++) {
+        uint32_t slot = map->slots[(first + i) & map->mask];
         if (slot == 0)
             return -1;
         const struct key key = key_of(map, &v->tokens[slot - 1]);
         if (key.size == n && memcmp(key.data, text, n) == 0)
             return (int32_t)(slot - 1);
     }
+    return -1;
 }
 
 static int map_init(struct weft_piece_map *map, uint32_t count, weft_err *err)
@@ -108,15 +110,23 @@ static int map_init(struct weft_piece_map *map, uint32_t count, weft_err *err)
 }
 
 /* Ids come in ascending order, so that the lowest of equal texts stays. */
-static void map_add(struct weft_vocab *v, struct weft_piece_map *map, uint32_t id)
+static int map_add(struct weft_vocab *v, struct weft_piece_map *map, uint32_t id, weft_err *err)
 {
     const struct key key = key_of(map, &v->tokens[id]);
     if (weft_vocab_find(v, map, key.data, key.size) >= 0)
-        return;
-    uint32_t i = (uint32_t)hash_bytes(key.data, key.size);
-    while (map->slots[i & map->mask] != 0)
-        i++;
-    map->slots[i & map->mask] = id + 1;
+        return 0;
+    const uint32_t first = (uint32_t)hash_bytes(key.data, key.size);
+    for (uint32_t i = 0; i < WEFT_PROBES_MAX; i++) {
+        uint32_t *slot = &map->slots[(first + i) & map->mask];
+        if (*slot == 0) {
+            *slot = id + 1;
+            return 0;
+        }
+    }
+    return weft_fail(err, WEFT_EMODEL,
+                     KEY_TOKENS "[%u]: looking it up passes more than %u others; the texts were "
+                                "chosen to make it slow",
+                     id, WEFT_PROBES_MAX);
 }
 
 bool weft_token_is_special(enum weft_token_type type)
@@ -496,6 +506,10 @@ static int add_length(struct weft_vocab *v, uint32_t id, weft_err *err)
 {
     const struct weft_token *token = &v->tokens[id];
     size_t at = 0;
+    if (token->text_size > WEFT_SPECIAL_SIZE_MAX)
+        return weft_fail(err, WEFT_EMODEL,
+                         KEY_TOKENS "[%u]: a special token of %u bytes, expected at most %u", id,
+                         token->text_size, WEFT_SPECIAL_SIZE_MAX);
     while (at < v->n_lengths && v->lengths[at].size > token->text_size)
         at++;
     if (at == v->n_lengths || v->lengths[at].size != token->text_size) {
@@ -528,13 +542,14 @@ static int build_maps(struct weft_vocab *v, weft_err *err)
     for (uint32_t id = 0; id < v->n_tokens && r == 0; id++) {
         const struct weft_token *token = &v->tokens[id];
         if (token->joins) {
-            map_add(v, &v->pieces, id);
+            r = map_add(v, &v->pieces, id, err);
             v->words = v->words && !holds_inner_space(token);
         }
-        if (weft_token_is_special(token->type) && token->text_size > 0) {
-            map_add(v, &v->specials, id);
+        if (r < 0 || !weft_token_is_special(token->type) || token->text_size == 0)
+            continue;
+        r = map_add(v, &v->specials, id, err);
+        if (r == 0)
             r = add_length(v, id, err);
-        }
     }
     return r;
 }

@@ -37,6 +37,14 @@ struct weft_token {
     bool lstrip, rstrip; /* special: blanks before or behind it are dropped with it */
 };
 
+/* So many slots at most are looked at for one key, in either map: a file whose keys would need more
+ * is refused, so that none can make look-ups slow. Some 100 are the worst that a million keys need
+ * that were not made to fall together. */
+#define WEFT_PROBES_MAX 1024u
+/* Bytes of a special token; each length of them is looked for at each place of a text. Published
+ * ones have less than 100. */
+#define WEFT_SPECIAL_SIZE_MAX 256u
+
 /* Text to id: open addressing, at most half full; slots hold id + 1, 0 is free. */
 struct weft_piece_map {
     uint32_t *slots;

@@ -92,19 +92,22 @@ static uint32_t hash_pair(int32_t left, int32_t right)
     return (uint32_t)(h >> 32); /* Fibonacci hashing: the upper bits are the mixed ones */
 }
 
+/* The slot of a pair or a free one; NULL: neither within WEFT_PROBES_MAX. */
 static struct weft_merge *find_slot(const struct weft_merge_map *map, int32_t left, int32_t right)
 {
-    for (uint32_t i = hash_pair(left, right);; i++) {
-        struct weft_merge *slot = &map->slots[i & map->mask];
+    const uint32_t first = hash_pair(left, right);
+    for (uint32_t i = 0; i < WEFT_PROBES_MAX; i++) {
+        struct weft_merge *slot = &map->slots[(first + i) & map->mask];
         if (slot->rank == WEFT_MERGES_MAX || (slot->left == left && slot->right == right))
             return slot;
     }
+    return NULL;
 }
 
 const struct weft_merge *weft_vocab_merge(const struct weft_vocab *v, int32_t left, int32_t right)
 {
     const struct weft_merge *slot = find_slot(&v->merges, left, right);
-    return slot->rank != WEFT_MERGES_MAX ? slot : NULL;
+    return slot != NULL && slot->rank != WEFT_MERGES_MAX ? slot : NULL;
 }
 
 static int map_init(struct weft_merge_map *map, uint32_t count, weft_err *err)
@@ -151,6 +154,11 @@ static int add_merge(struct weft_vocab *v, uint32_t rank, const struct weft_gguf
     if (merge.left < 0 || merge.right < 0 || merge.id < 0)
         return 0;
     struct weft_merge *slot = find_slot(&v->merges, merge.left, merge.right);
+    if (slot == NULL)
+        return weft_fail(err, WEFT_EMODEL,
+                         KEY_MERGES "[%u]: looking it up passes more than %u others; the pairs "
+                                    "were chosen to make it slow",
+                         rank, WEFT_PROBES_MAX);
     if (slot->rank == WEFT_MERGES_MAX)
         *slot = merge;
     return 0;

@@ -92,6 +92,9 @@ const struct jinja_sample jinja_statements[] = {
      "}}:{{ l|length }};{% endfor %}",
      "[(1, [{'name': 'Alpha', 'n': 1}]), (2, [{'name': 'beta', 'n': 2}]), (3, [{'name': 'zeta', "
      "'n': 3, 'p': {'type': 'object'}}])] none:2;object:1;"},
+    {"{% for g in tools|groupby('n') %}{{ g.grouper }}{{ g.list|length }}{{ g['list'][0].name }}{{ "
+     "g[0] }};{% endfor %}{{ (1, 2).list is defined }}",
+     "11Alpha1;21beta2;31zeta3;False"},
     {"{% set g = [1,2,3]|map('string') %}{{ g|list }}{{ g|list }}", "['1', '2', '3'][]"},
     {"{% set g = [1,2,3]|map('string') %}{{ g|first }}{{ g|list }}", "1['2', '3']"},
     {"{{ range(3)|length }} {% for i in range(2) %}{{ i }}{% endfor %}", "3 01"},
@@ -241,6 +244,7 @@ const struct jinja_sample jinja_filters[] = {
      "{{ d|first }}",
      "1 3 | a c b"},
     {"{{ [1,2,3]|sum }} {{ tools|sum(attribute='n') }} {{ [1.5,2]|sum(start=1) }}", "6 6 4.5"},
+    {"{{ nested|sum(start=[]) }}{{ [[1],[2],[3]]|sum(start=[0]) }}", "[1, 2, 3, 4][0, 1, 2, 3]"},
     {"{{ [1,2,3]|reverse|list }} {{ 'abc'|reverse }} {{ [1,2,3,4,5]|batch(2)|list }} {{ "
      "[1,2,3,4,5]|batch(2,'x')|list }} {{ [1,2,3,4,5]|slice(2)|list }} {{ "
      "[1,2,3,4,5]|slice(3,'x')|list }}",

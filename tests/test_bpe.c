@@ -704,6 +704,98 @@ START_TEST(megabyte_of_one_letter)
 }
 END_TEST
 
+/* ---- files made to be slow ---- */
+
+#define N_SLOW 2048u
+
+static char slow_texts[N_SLOW][8], slow_lines[N_SLOW][12];
+
+/* Pairs of bytes, and texts, that begin their look-ups in a small part of the table: what the
+ * vocabulary hashes with is no secret. */
+static size_t colliding_merges(const struct small_vocab *s)
+{
+    size_t n = 0;
+    for (uint64_t left = 0; left < 256; left++) {
+        for (uint64_t right = 0; right < 256 && n < N_SLOW; right++) {
+            const uint64_t h = (left << 32 | right) * 0x9E3779B97F4A7C15u;
+            if ((h >> 32 & 4095) >= 160)
+                continue;
+            snprintf(slow_texts[n], sizeof slow_texts[n], "%s%s", s->names[left], s->names[right]);
+            snprintf(slow_lines[n++], sizeof slow_lines[0], "%s %s", s->names[left],
+                     s->names[right]);
+        }
+    }
+    return n;
+}
+
+static size_t colliding_texts(void)
+{
+    size_t n = 0;
+    for (uint32_t i = 0; i < 1u << 20 && n < N_SLOW; i++) {
+        uint64_t h = 0xCBF29CE484222325u;
+        char *text = slow_texts[n];
+        for (unsigned k = 0; k < 5; k++) {
+            text[k] = (char)('a' + (i >> 4 * k & 15));
+            h = (h ^ (uint8_t)text[k]) * 0x100000001B3u;
+        }
+        text[5] = '\0';
+        n += ((h ^ h >> 32) & 8191) < 128;
+    }
+    return n;
+}
+
+START_TEST(slow_vocabularies)
+{
+    static const char *tokens[256 + N_SLOW], *lines[N_SLOW];
+    static int32_t types[256 + N_SLOW];
+    struct small_vocab s;
+    struct gguf_writer w;
+    struct vocab_file f;
+    weft_err err = {0};
+    small_vocab_init_bpe(&s, "gpt-2");
+    const size_t n = _i == 0 ? colliding_merges(&s) : colliding_texts();
+    ck_assert_uint_eq(n, N_SLOW);
+    for (size_t i = 0; i < 256 + n; i++) {
+        tokens[i] = i < 256 ? s.names[i] : slow_texts[i - 256];
+        types[i] = WEFT_TOKEN_NORMAL;
+    }
+    for (size_t i = 0; i < n; i++)
+        lines[i] = slow_lines[i];
+    small_vocab_write(&s, &w);
+    gguf_writer_strings(&w, "tokenizer.ggml.tokens", tokens, 256 + n);
+    gguf_writer_array(&w, "tokenizer.ggml.token_type", WEFT_GGUF_I32, 256 + n, types,
+                      4 * (256 + n));
+    gguf_writer_strings(&w, "tokenizer.ggml.merges", lines, _i == 0 ? n : 0);
+    ck_assert_int_eq(vocab_file_from(&w, &f, &err), -WEFT_EMODEL);
+    ck_assert_msg(strstr(err.text, "looking it up passes more than 1024 others") != NULL, "%s",
+                  err.text);
+    vocab_file_close(&f);
+}
+END_TEST
+
+/* Each length of special tokens is looked for at each place of a text. */
+START_TEST(long_special)
+{
+    static char text[258];
+    for (size_t size = 256; size <= 257; size++) {
+        struct small_vocab s;
+        struct gguf_writer w;
+        struct vocab_file f;
+        weft_err err = {0};
+        memset(text, 'x', size);
+        small_vocab_init_bpe(&s, "gpt-2");
+        small_vocab_add(&s, text, 0, WEFT_TOKEN_USER_DEFINED);
+        small_vocab_write(&s, &w);
+        const int r = vocab_file_from(&w, &f, &err);
+        ck_assert_int_eq(r, size == 256 ? 0 : -WEFT_EMODEL);
+        if (r < 0)
+            ck_assert_str_eq(err.text, "tokenizer.ggml.tokens[257]: a special token of 257 bytes, "
+                                       "expected at most 256");
+        vocab_file_close(&f);
+    }
+}
+END_TEST
+
 /* ---- there and back ---- */
 
 START_TEST(random_round_trip)
@@ -765,6 +857,8 @@ int main(void)
     tcase_add_test(tc, strips);
     tcase_add_test(tc, stops);
     tcase_add_loop_test(tc, malformed, 0, FAULT_COUNT);
+    tcase_add_loop_test(tc, slow_vocabularies, 0, 2);
+    tcase_add_test(tc, long_special);
     tcase_add_loop_test(tc, equals_definition, 0, 8);
     tcase_add_loop_test(tc, megabyte_of_one_letter, 0, 3);
     tcase_add_loop_test(tc, random_round_trip, 0, 3);

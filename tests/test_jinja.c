@@ -304,6 +304,20 @@ static const struct {
      "more than 8388608 steps"},
     {"{{ ('a' * 4000000).strip('b' * 4000000 ~ 'a') }}", WEFT_EUNSUPPORTED,
      "more than 8388608 steps"},
+    {"{% set a = 'x' * 8000000 %}{% for i in range(100) %}{% set b = a.startswith(a) %}{% endfor "
+     "%}",
+     WEFT_EUNSUPPORTED, "more than 8388608 steps"},
+    {"{% set a = 'x' * 8000000 %}{% for i in range(100) %}{% set b = a.removesuffix(a) %}"
+     "{% endfor %}",
+     WEFT_EUNSUPPORTED, "more than 8388608 steps"},
+    {"{% set a = ' ' * 8000000 %}{% for i in range(100) %}{% set b = a | int %}{% endfor %}",
+     WEFT_EUNSUPPORTED, "more than 8388608 steps"},
+    {"{% set a = ' ' * 8000000 %}{% for i in range(100) %}{% set b = a | float %}{% endfor %}",
+     WEFT_EUNSUPPORTED, "more than 8388608 steps"},
+    {"{% set p = 'x' * 1000000 %}{% set d = {p~1: 1, p~2: 1, p~3: 1, p~4: 1, p~5: 1, p~6: 1, "
+     "p~7: 1, p~8: 1, p~9: 1, p~10: 1, p~11: 1, p~12: 1, p~13: 1} %}{% set k = p ~ 7 %}"
+     "{% for i in range(999) %}{% set b = d[k] %}{% endfor %}",
+     WEFT_EUNSUPPORTED, "more than 8388608 steps"},
     {"{% for i in range(17) %}{{ 'x' * 1000000 }}{% endfor %}", WEFT_ECONTEXT,
      "more than 16777216 bytes of text"},
     {"{% set ns = namespace(l=[1]) %}{% for i in range(40) %}{% set ns.l = [ns.l, ns.l] %}"
@@ -344,6 +358,23 @@ START_TEST(many_names)
 }
 END_TEST
 
+/* Whether a macro takes more arguments than it lists is looked for in its whole body each time. */
+START_TEST(long_macro)
+{
+    struct weft_str s = {0};
+    struct weft_rendered out;
+    weft_err err = {0};
+    weft_str_adds(&s, "{% macro m(a) %}{% if false %}");
+    repeat(&s, "{{ a }}", 20000);
+    weft_str_adds(&s, "{{ varargs }}{% endif %}{% endmacro %}{% for i in range(500) %}"
+                      "{% set b = m(1, 2) %}{% endfor %}");
+    ck_assert_int_eq(render(s.data, &out, &err), -WEFT_EUNSUPPORTED);
+    ck_assert_ptr_nonnull(strstr(err.text, "more than 8388608 steps"));
+    weft_rendered_done(&out);
+    weft_str_done(&s);
+}
+END_TEST
+
 /* A text that grows by joining is not copied each time: this would take 50 GB of copies. */
 START_TEST(joining_is_linear)
 {
@@ -371,6 +402,7 @@ int main(void)
     tcase_add_loop_test(tc, long_chains, 0, 4);
     tcase_add_loop_test(tc, ends, 0, COUNT(endless));
     tcase_add_test(tc, many_names);
+    tcase_add_test(tc, long_macro);
     tcase_add_test(tc, joining_is_linear);
     suite_add_tcase(suite, tc);
     int r = weft_test_main(suite);

@@ -281,6 +281,33 @@ START_TEST(more_than_the_limit)
 }
 END_TEST
 
+/* Who waits may write any number of bytes, and is told when nobody takes them. */
+START_TEST(waiting_has_no_limit)
+{
+    static const char *const paths[] = {"/dev/null", "/dev/full"};
+    const size_t n = WEFT_OUTPUT_MAX + 1;
+    char *text = calloc(n, 1);
+    ck_assert_ptr_nonnull(text);
+    for (int i = 0; i < 2; i++) {
+        struct watch w;
+        bool closed = true;
+        weft_err err = {0};
+        int fd = open(paths[i], O_WRONLY | O_CLOEXEC);
+        if (fd < 0) {
+            weft_test_skip("%s is not there", paths[i]);
+            continue;
+        }
+        struct weft_output *o = open_output(fd, &w);
+        weft_output_write_all(o, text, n);
+        ck_assert_int_eq(weft_output_close(o, false, &closed, &err), i == 0 ? 0 : -WEFT_EIO);
+        ck_assert(!closed);
+        ck_assert_int_eq(atomic_load(&w.failures), i);
+        close(fd);
+    }
+    free(text);
+}
+END_TEST
+
 /* The thread hangs in write(2), or waits for news, or has not begun: the end comes at once. */
 START_TEST(drop_does_not_hang)
 {
@@ -320,6 +347,7 @@ int main(void)
     tcase_add_test(t, a_reader_that_goes_away_in_the_middle);
     tcase_add_test(t, a_full_disk);
     tcase_add_test(t, more_than_the_limit);
+    tcase_add_test(t, waiting_has_no_limit);
     tcase_add_test(t, drop_does_not_hang);
     suite_add_tcase(s, t);
     return weft_test_main(s);

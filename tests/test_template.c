@@ -288,6 +288,35 @@ START_TEST(own_templates)
 }
 END_TEST
 
+/* A system prompt has no turn of its own there, so there must be a question for it. */
+START_TEST(own_without_question)
+{
+    static const struct {
+        const char *name;
+        struct weft_message messages[2];
+        size_t n;
+        const char *phrase;
+    } cases[] = {
+        {"mistral", {MESSAGE("system", "S")}, 1, "and none follows it"},
+        {"gemma", {MESSAGE("system", "S")}, 1, "and none follows it"},
+        {"mistral", {MESSAGE("system", "S"), MESSAGE("assistant", "A")}, 2, "and none follows it"},
+        {"gemma", {MESSAGE("system", "S"), MESSAGE("assistant", "A")}, 2, "and none follows it"},
+        {"mistral", {MESSAGE("user", "U"), MESSAGE("system", "S")}, 2, "only user and assistant"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct weft_template *t;
+        struct weft_rendered out = {0};
+        weft_err err = {0};
+        ck_assert_int_eq(weft_template_open_builtin(cases[i].name, &t, &err), 0);
+        ck_assert_int_eq(weft_template_render(t, &vars, cases[i].messages, cases[i].n, &out, &err),
+                         -WEFT_EUSAGE);
+        ck_assert_msg(strstr(err.text, cases[i].phrase) != NULL, "%s", err.text);
+        weft_template_close(t);
+        weft_rendered_done(&out);
+    }
+}
+END_TEST
+
 /* A thousand messages take milliseconds; ten seconds would be a quadratic copy. */
 START_TEST(long_conversation)
 {
@@ -571,6 +600,7 @@ int main(void)
     tcase_add_test(tc, marks_json);
     tcase_add_test(tc, bad_json);
     tcase_add_loop_test(tc, own_templates, 0, (int)(sizeof own / sizeof own[0]));
+    tcase_add_test(tc, own_without_question);
     tcase_add_test(tc, long_conversation);
     tcase_add_test(tc, templates_of_models);
     tcase_add_test(tc, demo_template);

@@ -137,7 +137,8 @@ START_TEST(errors)
            "weft: found several of --file, -m and --template, expected one of them\n");
     expect(ARGS("template", "--template", "phi3", "--input", "-", "--now", "today"), chat, 2, "",
            "weft: --now: found 'today', expected YYYY-MM-DD HH:MM:SS\n");
-    expect(ARGS("template", "--template", "phi3", "--input", "-"), "{]", 2, "", NULL);
+    expect(ARGS("template", "--template", "phi3", "--input", "-"), "{]", 2, "",
+           "weft: standard input:1:2: string or '}' expected near ']'\n");
     expect(ARGS("template", "--template", "phi3", "--input", "-"), "[]", 2, "",
            "weft: conversation: expected a JSON object with messages\n");
     const char *path = file("u.jinja", "\n{{ 1 | foo }}");

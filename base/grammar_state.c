@@ -17,6 +17,8 @@
 
 #define NONE UINT32_MAX
 #define SEEN_SLOTS (4 * WEFT_GRAMMAR_WIDTH_MAX) /* a power of two; at most a quarter is used */
+/* Symbols that are only passed over, in the time of one that is visited. */
+#define PASSED_PER_VISIT 32
 
 /* ---- memory ---- */
 
@@ -279,6 +281,7 @@ static void leave_rules(struct weft_grammar_state *s)
 static void enter_rule(struct weft_grammar_state *s, uint32_t rule, uint32_t node)
 {
     const struct weft_grammar *g = s->g;
+    s->work += (g->rules[rule].end - g->rules[rule].begin) / PASSED_PER_VISIT;
     for (uint32_t place = g->rules[rule].begin; place < g->rules[rule].end; place++) {
         for (bool empty = true; g->symbols[place] != WEFT_SYMBOL_END; place++) {
             const uint32_t symbol = g->symbols[place];

@@ -58,6 +58,7 @@ static void on_shift(void *arg, uint32_t turns, uint32_t kept)
     struct chat *ch = arg;
     struct weft_str text = {0};
     weft_figures_shift(ch->app, turns, kept, &text);
+    weft_output_settle(ch->app->out);
     fprintf(stderr, "%s%s", ch->app->err_tty && !ch->newline ? "\n" : "",
             text.data != NULL ? text.data : "");
     weft_str_done(&text);
@@ -70,6 +71,7 @@ static void on_done(void *arg, const weft_err *err, enum weft_finish finish)
     if (!ch->newline)
         weft_output_puts(app->out, "\n");
     ch->newline = true;
+    weft_output_settle(app->out);
     if (app->closing)
         return;
     if (err != NULL && err->code == WEFT_ECANCELLED) {
@@ -109,7 +111,7 @@ static void on_line(struct weft_app *app, const char *text, size_t n)
         ask(ch);
         return;
     }
-    if (n == 0) {
+    if (strspn(text, " \t\r") == n) { /* nothing was said */
         ask(ch);
         return;
     }

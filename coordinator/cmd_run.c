@@ -61,6 +61,7 @@ static void on_shift(void *arg, uint32_t turns, uint32_t kept)
     struct run *r = arg;
     struct weft_str text = {0};
     weft_figures_shift(r->app, turns, kept, &text);
+    weft_output_settle(r->app->out);
     fprintf(stderr, "%s%s", r->app->err_tty && !r->newline ? "\n" : "",
             text.data != NULL ? text.data : "");
     weft_str_done(&text);
@@ -72,6 +73,7 @@ static void on_done(void *arg, const weft_err *err, enum weft_finish finish)
     struct weft_app *app = r->app;
     if (!app->opt->json && !r->newline)
         weft_output_puts(app->out, "\n");
+    weft_output_settle(app->out);
     if (app->closing)
         return;
     if (err != NULL) {

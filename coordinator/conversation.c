@@ -184,15 +184,30 @@ static int drop_turns(struct weft_conversation *c, uint32_t n_answer, int32_t **
     return 0;
 }
 
-/* Text without turns: of prompt and answer, which stand in *ids, the older half goes; a BOS stays.
- */
+/* A BOS stays. */
+static uint32_t n_begin(const struct weft_conversation *c, const int32_t *ids, size_t n_ids)
+{
+    return n_ids > 0 && ids[0] == weft_tokenizer_bos(c->tokenizer) ? 1 : 0;
+}
+
+/* Text without turns: of prompt and answer, which stand in *ids, the older half goes. */
 static void drop_half(struct weft_conversation *c, int32_t *ids, size_t *n_ids)
 {
-    const bool bos = *n_ids > 0 && ids[0] == weft_tokenizer_bos(c->tokenizer);
-    const uint32_t keep = bos ? 1 : 0, n = weft_shift_half((uint32_t)*n_ids, keep);
+    const uint32_t keep = n_begin(c, ids, *n_ids), n = weft_shift_half((uint32_t)*n_ids, keep);
     memmove(ids + keep, ids + keep + n, (*n_ids - keep - n) * sizeof *ids);
     *n_ids -= n;
     c->n_shifts++;
+}
+
+/* A grammar goes on only behind the whole answer so far, as far as a Begin can bring it. */
+static bool grammar_goes_on(const struct weft_conversation *c, bool half)
+{
+    const uint32_t n = (uint32_t)c->n_ids + c->n_answer - c->n_resumed; /* with the answer */
+    const uint32_t keep = n_begin(c, c->ids, c->n_ids);
+    if (c->rules.grammar.size == 0)
+        return true;
+    return c->n_answer <= WEFT_TURN_RESUMED_MAX &&
+           (!half || n - keep - weft_shift_half(n, keep) >= c->n_answer);
 }
 
 /* Puts the tokens [from, n_answer) of the answer behind *ids. */
@@ -401,9 +416,6 @@ static int begin(struct weft_conversation *c, weft_err *err)
     const uint32_t left = left_to_predict(c);
     size_t n_stops;
     const int32_t *stops = weft_tokenizer_stops(c->tokenizer, &n_stops);
-    if (c->n_resumed > c->n_ids && c->rules.grammar.size > 0)
-        return weft_fail(err, WEFT_ECONTEXT,
-                         "the context is full of an answer that obeys a grammar: raise -c");
     c->kept = common_prefix(c);
     struct weft_turn turn = {
         .keep = c->kept,
@@ -430,13 +442,13 @@ static int resume(struct weft_conversation *c, bool *ret_resumed, weft_err *err)
     int32_t *ids = NULL;
     size_t n_ids = 0;
     uint32_t turns = 0;
-    if (c->text.failed) /* told at the end */
+    if (c->text.failed || !grammar_goes_on(c, false)) /* the failure is told at the end */
         return 0;
     weft_conversation_figures(c, &before);
     int r = drop_turns(c, c->n_answer, &ids, &n_ids, &turns, err);
     if (r == 0 && turns > 0) {
         r = append_answer(c, 0, &ids, &n_ids, err);
-    } else if (r == 0 && c->template == NULL) {
+    } else if (r == 0 && c->template == NULL && grammar_goes_on(c, true)) {
         ids = c->ids;
         n_ids = c->n_ids;
         c->ids = NULL;

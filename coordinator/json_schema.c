@@ -225,19 +225,6 @@ static int plain(const char *rule, struct weft_str *body)
     return 0;
 }
 
-static int add_number(struct weft_schema *c, const json_t *schema, struct weft_str *body)
-{
-    static const char *const bounds[] = {"minimum", "maximum", "exclusiveMinimum",
-                                         "exclusiveMaximum"};
-    for (size_t i = 0; i < sizeof bounds / sizeof bounds[0]; i++)
-        if (json_object_get(schema, bounds[i]) != NULL)
-            return weft_schema_refuse(c, WEFT_EUNSUPPORTED,
-                                      "'%s' of numbers with a fraction (those of type integer are "
-                                      "supported)",
-                                      bounds[i]);
-    return plain("number", body);
-}
-
 static const struct {
     const char *type, *keys[6]; /* keywords that are about this type */
 } types[] = {
@@ -264,7 +251,7 @@ static int add_type(struct weft_schema *c, const json_t *schema, const char *typ
     if (strcmp(type, "integer") == 0)
         return weft_schema_integer(c, schema, body);
     if (strcmp(type, "number") == 0)
-        return add_number(c, schema, body);
+        return weft_schema_decimal(c, schema, body);
     if (strcmp(type, "boolean") == 0 || strcmp(type, "null") == 0)
         return plain(type, body);
     return weft_schema_refuse(c, WEFT_EUSAGE,
@@ -313,7 +300,7 @@ static int add_types(struct weft_schema *c, const json_t *schema, unsigned about
     if (named != NULL && (!json_is_array(named) || json_array_size(named) == 0))
         return weft_schema_refuse(c, WEFT_EUSAGE, "'type' is neither text nor a list of texts");
     if (named == NULL && (about & 1u << 4) != 0)
-        about &= ~(1u << 4); /* bounds without a type: whole numbers */
+        about &= ~(1u << 3); /* bounds without a type: every integer is a number */
     for (size_t i = 0; i < (named == NULL ? N_TYPES : json_array_size(named)) && r == 0; i++) {
         const json_t *one = named == NULL ? NULL : json_array_get(named, i);
         if (named == NULL && (about >> i & 1) == 0)

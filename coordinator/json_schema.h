@@ -8,8 +8,9 @@
  * properties have no others unless additionalProperties says so, lists with prefixItems none behind
  * them;
  * - between values there is at most one space, or a line break and up to 32 blanks;
- * - numbers have at most 18 digits before the point; counts without a maximum are not bounded, a
- *   maximum above 16384 is taken as 16384;
+ * - numbers have at most 18 digits before the point; those of type number with bounds are plain
+ *   decimals of at most 15 digits, and so are the bounds; counts without a maximum are not bounded,
+ * a maximum above 16384 is taken as 16384;
  * - characters are written as themselves, or as \" \\ \/ \b \f \n \r \t \uHHHH in strings without a
  * pattern;
  * - oneOf is read as anyOf: a text that two of its schemas allow is not refused;
@@ -17,7 +18,7 @@
  *
  * Keywords: type, properties, required, additionalProperties, items, prefixItems, minItems,
  * maxItems, minLength, maxLength, pattern, format (date, time, date-time, uuid), enum, const,
- * minimum, maximum, exclusiveMinimum, exclusiveMaximum (integers), anyOf, oneOf, allOf, $ref within
+ * minimum, maximum, exclusiveMinimum, exclusiveMaximum, anyOf, oneOf, allOf, $ref within
  * the document, $defs. Notes (title, description, default, examples …) are skipped; anything else
  * is refused by name. Pure.
  */

@@ -9,8 +9,9 @@
 
 #include "coordinator/json_schema_private.h"
 
-#define REFS_MAX 64      /* references to references */
-#define MERGES_MAX 4096u /* $ref and allOf can double the work at each of the REFS_MAX */
+#define REFS_MAX 64             /* references to references */
+#define COMPARED_MAX (1u << 26) /* pairs of values of two lists: about a second */
+#define MERGES_MAX 4096u        /* $ref and allOf can double the work at each of the REFS_MAX */
 
 bool weft_schema_is_note(const char *key)
 {
@@ -133,6 +134,16 @@ static int merge_properties(struct weft_schema *c, const char *key, json_t *a, j
     return r;
 }
 
+int weft_schema_spend(struct weft_schema *c, size_t n, size_t m)
+{
+    c->compared += (uint64_t)n * m; /* neither is above WEFT_JSON_SCHEMA_BYTES_MAX */
+    return c->compared <= COMPARED_MAX
+               ? 0
+               : weft_schema_refuse(c, WEFT_ELIMIT,
+                                    "lists of %zu and %zu values are too long to be compared", n,
+                                    m);
+}
+
 static bool contains(const json_t *array, const json_t *value)
 {
     size_t i;
@@ -152,6 +163,9 @@ static int merge_required(struct weft_schema *c, const char *key, json_t *a, jso
     (void)key;
     if (!json_is_array(a) || !json_is_array(b))
         return weft_schema_refuse(c, WEFT_EUSAGE, "found 'required' that is no array");
+    int r = weft_schema_spend(c, json_array_size(a) + json_array_size(b), json_array_size(b));
+    if (r < 0)
+        return r;
     *ret = json_copy(a);
     if (*ret == NULL)
         return no_memory(c);
@@ -200,6 +214,9 @@ static int merge_enum(struct weft_schema *c, const char *key, json_t *a, json_t 
 {
     size_t i;
     json_t *value;
+    int r = weft_schema_spend(c, json_array_size(a), json_array_size(b));
+    if (r < 0)
+        return r;
     *ret = json_array();
     if (*ret == NULL)
         return no_memory(c);
@@ -217,7 +234,10 @@ static int merge_bound(struct weft_schema *c, const char *key, json_t *a, json_t
     if (!json_is_number(a) || !json_is_number(b))
         return weft_schema_refuse(c, WEFT_EUSAGE, "found '%s' that is no number", key);
     const bool is_minimum = key[1] == 'i' || strcmp(key, "exclusiveMinimum") == 0;
-    const bool a_is_less = json_number_value(a) < json_number_value(b);
+    const bool a_is_less =
+        json_is_integer(a) && json_is_integer(b) /* beyond 2^53 doubles are equal */
+            ? json_integer_value(a) < json_integer_value(b)
+            : json_number_value(a) < json_number_value(b);
     *ret = json_incref(a_is_less == is_minimum ? b : a);
     return 0;
 }
@@ -267,6 +287,18 @@ static int check_additional(struct weft_schema *c, const json_t *a, const json_t
     return 0;
 }
 
+/* `items` is about the items behind the schema's own prefixItems: behind those of the other schema
+ * it would be about fewer. */
+static int check_items(struct weft_schema *c, const json_t *a, const json_t *b)
+{
+    const json_t *prefix = json_object_get(a, "prefixItems");
+    if (prefix == NULL || json_object_get(b, "items") == NULL ||
+        json_equal((json_t *)prefix, json_object_get(b, "prefixItems")))
+        return 0;
+    return weft_schema_refuse(c, WEFT_EUNSUPPORTED,
+                              "'prefixItems' beside the 'items' of another schema of allOf");
+}
+
 /* The parts of one schema, merged: its $ref, its allOf and the rest. */
 static int flatten(struct weft_schema *c, const json_t *schema, unsigned depth, json_t **ret);
 
@@ -281,6 +313,10 @@ static int merge_flat(struct weft_schema *c, json_t *a, json_t *b, json_t **ret)
     int r = check_additional(c, a, b);
     if (r == 0)
         r = check_additional(c, b, a);
+    if (r == 0)
+        r = check_items(c, a, b);
+    if (r == 0)
+        r = check_items(c, b, a);
     json_t *all = r == 0 ? json_copy(a) : NULL;
     if (r < 0 || (r = weft_schema_keep(c, all)) < 0)
         return r;

@@ -51,6 +51,10 @@ static int collect(struct weft_schema *c, const json_t *schema, struct object *o
         if (!json_is_string(value))
             return weft_schema_refuse(c, WEFT_EUSAGE, "'required' is no list of texts");
     }
+    int r = weft_schema_spend(c, json_object_size(named) + json_array_size(required),
+                              2 * json_array_size(required));
+    if (r < 0)
+        return r;
     o->properties =
         calloc(json_object_size(named) + json_array_size(required) + 1, sizeof *o->properties);
     if (o->properties == NULL)

@@ -22,7 +22,9 @@ struct weft_schema {
     const json_t **of_rule; /* [n_rules] the schema of a rule, NULL for one of its parts */
     struct weft_intern ids; /* from schema to rule */
     uint32_t n_rules;
+    uint64_t compared; /* pairs of values so far */
     unsigned depth;
+    bool has_over; /* the rules that bounds of numbers share are in out */
     weft_err *err;
 };
 
@@ -53,6 +55,8 @@ int weft_schema_string(struct weft_schema *c, const json_t *schema,
                        struct weft_str *body) WEFT_MUST_USE;
 int weft_schema_integer(struct weft_schema *c, const json_t *schema,
                         struct weft_str *body) WEFT_MUST_USE;
+int weft_schema_decimal(struct weft_schema *c, const json_t *schema,
+                        struct weft_str *body) WEFT_MUST_USE; /* numbers */
 int weft_schema_pattern(struct weft_schema *c, const char *pattern,
                         struct weft_str *body) WEFT_MUST_USE;
 
@@ -66,6 +70,8 @@ int weft_schema_without(struct weft_schema *c, const json_t *schema, const char 
                         json_t **ret) WEFT_MUST_USE;
 /* Keeps a new schema (NULL: no memory), taken. */
 int weft_schema_keep(struct weft_schema *c, json_t *schema) WEFT_MUST_USE;
+/* Before each of n values is compared with each of m: -WEFT_ELIMIT when that takes too long. */
+int weft_schema_spend(struct weft_schema *c, size_t n, size_t m) WEFT_MUST_USE;
 bool weft_schema_is_note(const char *key);
 
 #endif

@@ -26,7 +26,8 @@ struct weft_app_uv {
     uv_async_t output_failed;
     uv_poll_t input;
     uv_idle_t input_file; /* stdin that cannot be polled: a regular file */
-    bool input_open, input_polled, wants_line, input_ended, overlong, stopped, interrupted;
+    bool input_open, input_polled, wants_line, delivering, input_ended, overlong, stopped,
+        interrupted;
     struct weft_str line;
     int code;
 };
@@ -91,6 +92,12 @@ static void on_output_failed(uv_async_t *handle)
 
 /* ------------------------------------------------------------------ stdin */
 
+/* A whole line, or the end. */
+static bool has_line(const struct weft_app_uv *u)
+{
+    return u->input_ended || (u->line.size > 0 && memchr(u->line.data, '\n', u->line.size) != NULL);
+}
+
 /* Hands over one line if there is one; the rest waits for the next read_line. */
 static bool deliver_line(struct weft_app_uv *u)
 {
@@ -108,9 +115,23 @@ static bool deliver_line(struct weft_app_uv *u)
     size_t used = n + (end != NULL);
     memmove(u->line.data, u->line.data + used, u->line.size - used + 1);
     u->line.size -= used;
+    if (text != NULL && end != NULL && n > 0 && text[n - 1] == '\r') /* of a file from elsewhere */
+        text[n - 1] = '\0';
     u->app->line(u->app, text != NULL ? text : "", text != NULL ? strlen(text) : 0);
     free(text);
     return true;
+}
+
+/* Lines that are asked for while one is handed over come behind it, not within: thousands of empty
+ * ones would fill the stack. */
+static bool deliver(struct weft_app_uv *u)
+{
+    u->delivering = true;
+    const bool any = deliver_line(u);
+    while (u->wants_line && has_line(u))
+        deliver_line(u);
+    u->delivering = false;
+    return any;
 }
 
 static void stop_input(struct weft_app_uv *u)
@@ -137,7 +158,7 @@ static void read_some(struct weft_app_uv *u)
     else
         u->input_ended = true;
     stop_input(u);
-    if (!deliver_line(u))
+    if (!deliver(u))
         u->app->read_line(u->app);
 }
 
@@ -168,8 +189,9 @@ static void app_read_line(struct weft_app *app)
             uv_idle_init(&u->loop, &u->input_file);
         u->input_file.data = u;
     }
-    if (u->input_ended || (u->line.size > 0 && memchr(u->line.data, '\n', u->line.size) != NULL)) {
-        deliver_line(u);
+    if (has_line(u)) {
+        if (!u->delivering)
+            deliver(u);
         return;
     }
     if (u->input_polled)

@@ -221,8 +221,9 @@ static int not_found(const struct weft_model_name *n, const struct dirs *d, weft
         weft_str_addf(&text, "%s %s%s", i > 0 ? "," : ", nor in", d->paths[i],
                       is_dir(d->paths[i]) ? "" : " (no such directory)");
     add_names(n->name, d, &text);
-    int r = weft_fail(err, WEFT_EMODEL, "model %s: no such file%s%s%s",
+    int r = weft_fail(err, WEFT_EMODEL, "model %s: %s%s%s%s",
                       weft_quote(quoted, sizeof quoted, n->name, strlen(n->name)),
+                      is_dir(n->path) ? "a directory, no file" : "no such file",
                       strcmp(n->name, n->path) != 0 ? " beside the cluster file" : " here",
                       text.data != NULL ? text.data : "",
                       d->n == 0 ? "; WEFT_MODELS may name directories of models" : "");

@@ -483,6 +483,24 @@ static int check_run(struct parse *p)
     return 0;
 }
 
+static bool is_dash(const char *file)
+{
+    return file != NULL && strcmp(file, "-") == 0;
+}
+
+/* It is read once: what comes later would find it empty. */
+static int check_standard_input(struct parse *p)
+{
+    const struct weft_options *opt = &p->opt;
+    if (!is_dash(opt->grammar) && !is_dash(opt->json_schema))
+        return 0;
+    if (opt->command == WEFT_CMD_CHAT || is_dash(opt->prompt) || is_dash(opt->prompt_file))
+        return weft_fail(p->err, WEFT_EUSAGE, "%s -: standard input is %s, expected a file",
+                         is_dash(opt->grammar) ? "--grammar" : "--json-schema",
+                         opt->command == WEFT_CMD_CHAT ? "what is said" : "the prompt");
+    return 0;
+}
+
 /* What rules an answer; a flag wins over the variable of the other one. */
 static int check_answer(struct parse *p)
 {
@@ -497,7 +515,7 @@ static int check_answer(struct parse *p)
                          "found a grammar and a JSON schema, expected one of them");
     int r = weft_options_logit_bias(&p->opt.logit_bias, &bias, &n, p->err);
     free(bias);
-    return r;
+    return r < 0 ? r : check_standard_input(p);
 }
 
 static int check_inspect(struct parse *p)

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/text.h"
@@ -23,14 +24,19 @@ struct weft_output {
     pthread_t thread;
     pthread_mutex_t mutex;
     pthread_cond_t news;
-    pthread_cond_t room;   /* the queue is empty again, or nothing more is written */
-    struct weft_str queue; /* to be written */
-    int errnum;            /* of the failed write; ENOBUFS: over the limit */
-    int wake;              /* eventfd, readable: give up */
+    pthread_cond_t room;    /* the queue is empty again, or nothing more is written */
+    pthread_cond_t settled; /* what was taken from the queue is written */
+    struct weft_str queue;  /* to be written */
+    bool writing;           /* what was taken from the queue */
+    int errnum;             /* of the failed write; ENOBUFS: over the limit */
+    int wake;               /* eventfd, readable: give up */
     bool ending;
     void (*failed)(void *arg);
     void *arg;
 };
+
+/* How long the loop waits for a terminal that shows text; it takes less than one. */
+#define SETTLE_NS (100 * 1000 * 1000L)
 
 /* Waits until the reader takes more; false when the output is dropped meanwhile. */
 static bool wait_writable(const struct weft_output *o)
@@ -74,10 +80,13 @@ static void *writer(void *arg)
         batch = o->queue;
         o->queue = swap;
         weft_str_clear(&o->queue);
+        o->writing = true;
         pthread_cond_signal(&o->room);
         pthread_mutex_unlock(&o->mutex);
         int errnum = write_all(o, batch.data, batch.size);
         pthread_mutex_lock(&o->mutex);
+        o->writing = false;
+        pthread_cond_signal(&o->settled);
         if (errnum == ECANCELED)
             break;
         if (errnum != 0 && o->errnum == 0) {
@@ -108,10 +117,16 @@ int weft_output_open(int fd, void (*failed)(void *arg), void *arg, struct weft_o
     pthread_mutex_init(&o->mutex, NULL);
     pthread_cond_init(&o->news, NULL);
     pthread_cond_init(&o->room, NULL);
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&o->settled, &attr);
+    pthread_condattr_destroy(&attr);
     int errnum = pthread_create(&o->thread, NULL, writer, o);
     if (errnum != 0) {
         pthread_cond_destroy(&o->news);
         pthread_cond_destroy(&o->room);
+        pthread_cond_destroy(&o->settled);
         pthread_mutex_destroy(&o->mutex);
         close(o->wake);
         free(o);
@@ -165,6 +180,20 @@ void weft_output_puts(struct weft_output *o, const char *text)
     weft_output_write(o, text, strlen(text));
 }
 
+void weft_output_settle(struct weft_output *o)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += SETTLE_NS;
+    until.tv_sec += until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    pthread_mutex_lock(&o->mutex);
+    while ((o->queue.size > 0 || o->writing) && o->errnum == 0 &&
+           pthread_cond_timedwait(&o->settled, &o->mutex, &until) == 0)
+        ;
+    pthread_mutex_unlock(&o->mutex);
+}
+
 int weft_output_error(struct weft_output *o, bool *ret_closed, weft_err *err)
 {
     pthread_mutex_lock(&o->mutex);
@@ -192,6 +221,7 @@ int weft_output_close(struct weft_output *o, bool drop, bool *ret_closed, weft_e
     weft_str_done(&o->queue);
     pthread_cond_destroy(&o->news);
     pthread_cond_destroy(&o->room);
+    pthread_cond_destroy(&o->settled);
     pthread_mutex_destroy(&o->mutex);
     close(o->wake);
     free(o);

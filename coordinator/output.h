@@ -26,6 +26,9 @@ void weft_output_write(struct weft_output *o, const char *data, size_t n);
  * may be any number. */
 void weft_output_write_all(struct weft_output *o, const char *data, size_t n);
 void weft_output_puts(struct weft_output *o, const char *text);
+/* Waits until what was queued is written, so that a message on standard error comes behind it; a
+ * reader that takes nothing is not waited for longer than 0.1 s. */
+void weft_output_settle(struct weft_output *o);
 /* 0, or -WEFT_EIO with what happened ("cannot write the output: No space left on device");
  * *ret_closed tells a reader that went away (EPIPE) from a fault. */
 int weft_output_error(struct weft_output *o, bool *ret_closed, weft_err *err) WEFT_MUST_USE;

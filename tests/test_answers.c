@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "tests/harness.h"
 #include "tests/procs.h"
@@ -238,6 +239,70 @@ START_TEST(a_grammar_from_a_file)
 }
 END_TEST
 
+/* Raw text loses its older half, but an answer that obeys a grammar is not to lose its beginning:
+ * it is cut, and the chat goes on. */
+START_TEST(a_grammar_over_a_shift)
+{
+    static const char list[] =
+        "{\"type\":\"array\",\"items\":{\"type\":\"string\"},\"minItems\":40}";
+    struct command c;
+    unsigned cut = 0;
+    command_run(&c,
+                ARGS("chat", "-m", model, "-c", "40", "--raw", "--context-shift", "--temp=0",
+                     "--json-schema", list),
+                "Hello\nOnce upon a time\n", NULL);
+    ck_assert_msg(c.status == 0, "%s", c.err);
+    for (const char *at = c.err; (at = strstr(at, "the answer was cut)\n")) != NULL; at++)
+        cut++;
+    ck_assert_msg(cut == 2, "%s", c.err);
+    command_done(&c);
+    /* the prompt is more than half: something of it may go */
+    command_run(&c,
+                ARGS("run", "-m", model, "-c", "40", "--raw", "--context-shift", "--temp=0",
+                     "--json-schema", list,
+                     "Once upon a time there was a small owl named Ben. Ben had a red lantern and "
+                     "loved it very much."),
+                NULL, NULL);
+    ck_assert_msg(c.status == 0, "%s", c.err);
+    ck_assert_ptr_nonnull(strstr(c.err, "dropped the older half"));
+    ck_assert_ptr_nonnull(strstr(c.err, "the answer was cut"));
+    ck_assert(c.out[0] == '[');
+    command_done(&c);
+}
+END_TEST
+
+/* A line of blanks is no turn. */
+START_TEST(blanks_are_nothing_said)
+{
+    struct command blank, plain;
+    command_run(&blank, ARGS("chat", "-m", model, "--temp=0"), "  \nHello\n\t \n", NULL);
+    command_run(&plain, ARGS("chat", "-m", model, "--temp=0"), "Hello\n", NULL);
+    ck_assert_int_eq(blank.status, 0);
+    ck_assert_int_eq(plain.status, 0);
+    ck_assert_str_eq(blank.out, plain.out);
+    command_done(&blank);
+    /* lines as other systems end them */
+    command_run(&blank, ARGS("chat", "-m", model, "--temp=0"), "Hello\r\n/quit\r\nHello\r\n", NULL);
+    ck_assert_int_eq(blank.status, 0);
+    ck_assert_str_eq(blank.out, plain.out);
+    command_done(&blank);
+    /* thousands at once, on a small stack */
+    static char many[4000 + 7] = "";
+    memset(many, '\n', 4000);
+    memcpy(many + 4000, "Hello\n", 7);
+    struct rlimit limit;
+    ck_assert_int_eq(getrlimit(RLIMIT_STACK, &limit), 0);
+    const struct rlimit small = {.rlim_cur = 2 << 20, .rlim_max = limit.rlim_max};
+    ck_assert_int_eq(setrlimit(RLIMIT_STACK, &small), 0);
+    command_run(&blank, ARGS("chat", "-m", model, "--temp=0"), many, NULL);
+    ck_assert_int_eq(setrlimit(RLIMIT_STACK, &limit), 0);
+    ck_assert_int_eq(blank.status, 0);
+    ck_assert_str_eq(blank.out, plain.out);
+    command_done(&blank);
+    command_done(&plain);
+}
+END_TEST
+
 /* ------------------------------------------------------------------ log-probabilities */
 
 START_TEST(logprobs)
@@ -324,6 +389,8 @@ int main(void)
     tcase_add_test(t, a_chat_goes_on_behind_a_stop);
     tcase_add_loop_test(t, answers_are_json_of_the_schema, 0, 6);
     tcase_add_test(t, a_grammar_from_a_file);
+    tcase_add_test(t, a_grammar_over_a_shift);
+    tcase_add_test(t, blanks_are_nothing_said);
     tcase_add_test(t, logprobs);
     tcase_add_test(t, what_is_refused);
     suite_add_tcase(s, t);

@@ -438,6 +438,44 @@ START_TEST(limits_of_ambiguity)
 }
 END_TEST
 
+/* A tree of rules, each of which may go on with a very long one: hardly anything is visited for a
+ * token, but much is passed over. */
+START_TEST(limit_of_passing_over)
+{
+    enum { LEVELS = 12, TOKENS = (1 << LEVELS) - 2 };
+    static char bytes[TOKENS][LEVELS];
+    static struct weft_token_text texts[TOKENS];
+    static uint64_t allowed[TOKENS / 64 + 1];
+    struct weft_str gbnf = {0};
+    struct weft_token_trie *t = NULL;
+    weft_err err = {0};
+    unsigned n = 0;
+    weft_str_adds(&gbnf, "root ::= s1\n");
+    for (unsigned i = 1; i < 1u << LEVELS; i++)
+        if (i < 1u << (LEVELS - 1))
+            weft_str_addf(&gbnf, "s%u ::= \"a\" s%u | \"b\" s%u | long\n", i, 2 * i, 2 * i + 1);
+        else
+            weft_str_addf(&gbnf, "s%u ::= long\n", i);
+    weft_str_adds(&gbnf, "long ::= \"c\"");
+    for (int i = 0; i < 9; i++)
+        weft_str_adds(&gbnf, " [d-z]{100000}");
+    for (unsigned size = 1; size < LEVELS; size++)
+        for (unsigned value = 0; value < 1u << size; value++, n++) {
+            for (unsigned k = 0; k < size; k++)
+                bytes[n][k] = (value >> k & 1) != 0 ? 'b' : 'a';
+            texts[n] = (struct weft_token_text){.bytes = bytes[n], .size = size};
+        }
+    struct weft_grammar *g = open_grammar(gbnf.data);
+    struct weft_grammar_state *s = open_state(g);
+    ck_assert_int_eq(weft_token_trie_open(texts, n, &t, NULL), 0);
+    ck_assert_int_eq(weft_grammar_mask(s, t, allowed, &err), -WEFT_ELIMIT);
+    weft_token_trie_close(t);
+    weft_grammar_state_close(s);
+    weft_grammar_close(g);
+    weft_str_done(&gbnf);
+}
+END_TEST
+
 /* A chain with a place of its own for each character makes the state forget, several times. */
 START_TEST(forgets_and_goes_on)
 {
@@ -558,6 +596,7 @@ int main(void)
     tcase_add_test(t, limits_of_grammars);
     tcase_add_test(t, limit_of_depth);
     tcase_add_test(t, limits_of_ambiguity);
+    tcase_add_test(t, limit_of_passing_over);
     tcase_add_test(t, forgets_and_goes_on);
     tcase_add_test(t, allocations_fail);
     suite_add_tcase(s, t);

@@ -112,6 +112,26 @@ static const struct {
     {"{\"type\":\"integer\",\"minimum\":1.5}", {"2", "10", "999999999999999999"}, {"1", "0", "-2"}},
     {"{\"type\":\"integer\",\"maximum\":-100}", {"-100", "-1000", "-101"}, {"-99", "0", "100"}},
     {"{\"minimum\":1,\"maximum\":1}", {"1"}, {"2", "11"}},
+    {"{\"type\":\"number\",\"minimum\":0,\"maximum\":1}",
+     {"0", "1", "0.0", "1.000", "0.5", "0.99999999999999"},
+     {"-0", "1.001", "-0.5", "2", "10", "0.", "00", "1e-3", "01", "0.999999999999999"}},
+    {"{\"type\":\"number\",\"exclusiveMinimum\":0,\"exclusiveMaximum\":1}",
+     {"0.1", "0.00000000000001", "0.99999999999999"},
+     {"0", "1", "0.0", "0.00", "1.0", "0.00000000000000", "-0.1", "0."}},
+    {"{\"type\":\"number\",\"minimum\":-12.25,\"exclusiveMaximum\":100.5}",
+     {"-12.25", "-12.250", "-12.24999", "-9.9", "0", "9.75", "100.49", "100", "99.9"},
+     {"-12.26", "-12.2500001", "-13", "-100", "100.5", "100.50", "101", "1000"}},
+    {"{\"type\":\"number\",\"maximum\":-1e-3,\"minimum\":-1e300}",
+     {"-0.001", "-0.0010", "-1", "-999999999999999"},
+     {"-0", "0", "-0.0009", "-0.00", "1", "-1000000000000000"}},
+    {"{\"type\":\"number\",\"minimum\":5,\"exclusiveMinimum\":5,\"maximum\":5.5}",
+     {"5.1", "5.5"},
+     {"5", "5.0", "5.51", "6"}},
+    {"{\"type\":\"integer\",\"allOf\":[{\"minimum\":9007199254740992},{\"minimum\":"
+     "9007199254740993}]}",
+     {"9007199254740993"},
+     {"9007199254740992"}},
+    {"{\"minimum\":0.5}", {"0.5", "1", "12345678901234.5"}, {"0.4", "-1", "12345678901234.56"}},
     {"{\"anyOf\":[{\"type\":\"null\"},{\"const\":1}]}", {"null", "1"}, {"2"}},
     {"{\"type\":\"object\",\"properties\":{\"k\":{}},\"required\":[\"k\"],\"oneOf\":[{"
      "\"properties\":"
@@ -183,8 +203,18 @@ static const struct {
      "JSON schema: #/properties/a/items: 'not' is not supported", WEFT_EUNSUPPORTED},
     {"{\"items\":{},\"uniqueItems\":true}", "JSON schema: #: 'uniqueItems' is not supported",
      WEFT_EUNSUPPORTED},
-    {"{\"type\":\"number\",\"minimum\":0}",
-     "JSON schema: #: 'minimum' of numbers with a fraction (those of type integer are supported)",
+    {"{\"type\":\"number\",\"minimum\":\"0\"}", "JSON schema: #: 'minimum' is no number",
+     WEFT_EUSAGE},
+    {"{\"type\":\"number\",\"minimum\":1,\"exclusiveMaximum\":1}",
+     "JSON schema: #: no number of at most 15 digits is within the bounds", WEFT_EUNSUPPORTED},
+    {"{\"type\":\"number\",\"minimum\":1e15}",
+     "JSON schema: #: no number of at most 15 digits is within the bounds", WEFT_EUNSUPPORTED},
+    {"{\"type\":\"number\",\"maximum\":0.30000000000000004}",
+     "JSON schema: #: 'maximum' has more than 15 digits, which is supported for type integer alone",
+     WEFT_EUNSUPPORTED},
+    {"{\"type\":\"number\",\"exclusiveMinimum\":1e-20}",
+     "JSON schema: #: 'exclusiveMinimum' has more than 15 digits, which is supported for type "
+     "integer alone",
      WEFT_EUNSUPPORTED},
     {"{\"type\":\"integer\",\"minimum\":3,\"maximum\":2}",
      "JSON schema: #: no integer of at most 18 digits is within the bounds", WEFT_EUNSUPPORTED},
@@ -244,6 +274,9 @@ static const struct {
      "]}",
      "JSON schema: #: 'additionalProperties' beside the properties of another schema of allOf",
      WEFT_EUNSUPPORTED},
+    {"{\"allOf\":[{\"prefixItems\":[{\"type\":\"string\"}]},{\"items\":{\"type\":\"integer\"}}]}",
+     "JSON schema: #: 'prefixItems' beside the 'items' of another schema of allOf",
+     WEFT_EUNSUPPORTED},
     {"{\"enum\":[]}", "JSON schema: #: 'enum' has no value that is allowed", WEFT_EUSAGE},
     {"{\"enum\":[1],\"minimum\":0}", "JSON schema: #: 'minimum' beside 'enum'", WEFT_EUNSUPPORTED},
     {"{\"const\":1,\"type\":\"string\"}", "JSON schema: #: 'const' is not of its 'type'",
@@ -299,7 +332,97 @@ START_TEST(hostile_schemas)
         weft_json_schema_to_gbnf(schema.data, WEFT_JSON_SCHEMA_BYTES_MAX + 1, &gbnf, &err),
         -WEFT_ELIMIT);
     ck_assert_uint_eq(gbnf.size, 0);
+    /* lists of which each value would be looked for in the other one */
+    weft_str_clear(&schema);
+    weft_str_adds(&schema, "{\"allOf\":[{\"enum\":[0");
+    for (int i = 1; i < 100000; i++)
+        weft_str_adds(&schema, ",1");
+    weft_str_adds(&schema, "]},{\"enum\":[2");
+    for (int i = 1; i < 100000; i++)
+        weft_str_adds(&schema, ",3");
+    weft_str_adds(&schema, "]}]}");
+    ck_assert_int_eq(weft_json_schema_to_gbnf(schema.data, schema.size, &gbnf, &err), -WEFT_ELIMIT);
+    ck_assert_str_eq(
+        err.text, "JSON schema: #: lists of 100000 and 100000 values are too long to be compared");
+    weft_str_clear(&schema);
+    weft_str_adds(&schema, "{\"properties\":{\"p\":{}");
+    for (int i = 0; i < 20000; i++)
+        weft_str_addf(&schema, ",\"%d\":{}", i);
+    weft_str_adds(&schema, "},\"required\":[\"p\"");
+    for (int i = 20000; i-- > 0;)
+        weft_str_addf(&schema, ",\"%d\"", i);
+    weft_str_adds(&schema, "]}");
+    ck_assert_int_eq(weft_json_schema_to_gbnf(schema.data, schema.size, &gbnf, &err), -WEFT_ELIMIT);
+    ck_assert_str_eq(err.text,
+                     "JSON schema: #: lists of 40002 and 40002 values are too long to be compared");
+    /* bounds without an upper one share their rules: many of them fit */
+    weft_str_clear(&schema);
+    weft_str_adds(&schema, "{\"properties\":{\"p\":{}");
+    for (int i = 0; i < 500; i++)
+        weft_str_addf(&schema, ",\"%d\":{\"type\":\"number\",\"minimum\":0}", i);
+    weft_str_adds(&schema, "}}");
+    ck_assert_msg(weft_json_schema_to_gbnf(schema.data, schema.size, &gbnf, &err) == 0, "%s",
+                  err.text);
+    weft_str_done(&gbnf);
     weft_str_done(&schema);
+}
+END_TEST
+
+/* ---- bounds ---- */
+
+/* A plain decimal of at most 15 digits, as it is written; small ones meet often. */
+static void random_decimal(uint64_t *random, char *text, size_t size)
+{
+    const int whole = 1 + (int)(weft_test_random(random) % 3);
+    const int decimals = (int)(weft_test_random(random) % 4);
+    const char *sign = weft_test_random(random) % 2 == 0 ? "-" : "";
+    unsigned value = 0, part = 0, scale = 1;
+    for (int i = 0; i < whole; i++)
+        value = 10 * value + (unsigned)(weft_test_random(random) % 4 * 3);
+    for (int i = 0; i < decimals; i++, scale *= 10)
+        part = 10 * part + (unsigned)(weft_test_random(random) % 4 * 3);
+    if (value == 0 && part == 0)
+        sign = "";
+    if (decimals == 0)
+        snprintf(text, size, "%s%u", sign, value);
+    else
+        snprintf(text, size, "%s%u.%0*u", sign, value, decimals, part);
+}
+
+/* A decimal is taken exactly when it is within. */
+START_TEST(bounds_are_exact)
+{
+    uint64_t random = weft_test_seed();
+    for (int i = 0; i < 300; i++) {
+        char low[24], high[24], x[24], schema[160];
+        const bool open_low = weft_test_random(&random) % 2 == 0;
+        const bool open_high = weft_test_random(&random) % 2 == 0;
+        struct weft_grammar_state *s = NULL;
+        random_decimal(&random, low, sizeof low);
+        random_decimal(&random, high, sizeof high);
+        const double a = atof(low), b = atof(high);
+        if (a >= b)
+            continue;
+        snprintf(schema, sizeof schema, "{\"type\":\"number\",\"%s\":%s,\"%s\":%s}",
+                 open_low ? "exclusiveMinimum" : "minimum", low,
+                 open_high ? "exclusiveMaximum" : "maximum", high);
+        struct weft_grammar *g = open_schema(schema);
+        ck_assert_int_eq(weft_grammar_state_open(g, &s, NULL), 0);
+        for (int k = 0; k < 100; k++) {
+            if (k == 0 || k == 1)
+                snprintf(x, sizeof x, "%s", k == 0 ? low : high);
+            else
+                random_decimal(&random, x, sizeof x);
+            const double v = atof(x);
+            const bool within = (open_low ? v > a : v >= a) && (open_high ? v < b : v <= b);
+            weft_grammar_reset(s);
+            const bool taken =
+                weft_grammar_accept(s, x, strlen(x), NULL) == 0 && weft_grammar_may_end(s);
+            ck_assert_msg(taken == within, "%s: %s is %s", schema, x, taken ? "taken" : "refused");
+        }
+        weft_grammar_state_close(s);
+        weft_grammar_close(g);
+    }
 }
 END_TEST
 
@@ -311,6 +434,13 @@ static const char *const walked[] = {
     "{\"type\":\"integer\",\"minimum\":-1234,\"maximum\":98765}",
     "{\"type\":\"integer\",\"exclusiveMinimum\":99,\"exclusiveMaximum\":1001}",
     "{\"type\":\"integer\",\"maximum\":-7}",
+    "{\"type\":\"number\",\"minimum\":0,\"maximum\":1}",
+    "{\"type\":\"number\",\"exclusiveMinimum\":0,\"exclusiveMaximum\":1}",
+    "{\"type\":\"number\",\"minimum\":-273.15}",
+    "{\"type\":\"number\",\"exclusiveMinimum\":-0.0625,\"exclusiveMaximum\":1234.00001}",
+    "{\"type\":\"number\",\"exclusiveMinimum\":-2000.5,\"maximum\":-99.99}",
+    "{\"type\":\"number\",\"minimum\":12.345,\"exclusiveMaximum\":12.346}",
+    "{\"type\":\"number\",\"exclusiveMaximum\":999999999999999}",
     "{\"type\":\"string\",\"minLength\":3,\"maxLength\":12}",
     "{\"type\":\"string\",\"pattern\":\"^[a-f]{2,5}(x|yz)?[^0-9]*$\"}",
     "{\"type\":\"string\",\"pattern\":\"^ab?c|^[A-Z]+\"}",
@@ -433,6 +563,7 @@ int main(void)
     tcase_add_loop_test(t, documents_of_a_schema, 0, COUNT(documents));
     tcase_add_loop_test(t, errors_say_where, 0, COUNT(errors));
     tcase_add_test(t, hostile_schemas);
+    tcase_add_test(t, bounds_are_exact);
     tcase_add_loop_test(t, walks_are_valid, 0, COUNT(walked));
     suite_add_tcase(s, t);
     return weft_test_main(s);

@@ -125,6 +125,7 @@ START_TEST(similar_names)
 {
     models = "a:b:c";
     expect_error("x", "model 'x': no such file here, nor in a, b, c (no such directory)");
+    expect_error("a", "model 'a': a directory, no file here, nor in a, b, c (no such directory)");
     make_file("a/TinyLlama-1.1b-q4_0.gguf");
     make_file("b/qwen3-0.6b-q8_0.gguf");
     make_file("b/qwen3-8b-00001-of-00002.gguf");

@@ -724,6 +724,13 @@ START_TEST(rules_of_an_answer)
                  "found a grammar and a JSON schema, expected one of them");
     expect_error(ARGS("chat", "-mm"), ENV("WEFT_GRAMMAR=g", "WEFT_JSON_SCHEMA=s"),
                  "found a grammar and a JSON schema, expected one of them");
+    expect_error(ARGS("run", "-mm", "-", "--grammar", "-"), NULL,
+                 "--grammar -: standard input is the prompt, expected a file");
+    expect_error(ARGS("run", "-mm", "--prompt-file=-", "--json-schema", "-"), NULL,
+                 "--json-schema -: standard input is the prompt, expected a file");
+    expect_error(ARGS("chat", "-mm", "--grammar", "-"), NULL,
+                 "--grammar -: standard input is what is said, expected a file");
+    parse_good(ARGS("run", "-mm", "hi", "--json-schema", "-"), NULL);
     /* a flag wins over the other one's variable */
     struct weft_options o =
         parse_good(ARGS("chat", "-mm", "--grammar=g"), ENV("WEFT_JSON_SCHEMA=s"));

@@ -334,6 +334,30 @@ START_TEST(drop_does_not_hang)
 }
 END_TEST
 
+/* What was written is there at once; who takes nothing is not waited for. */
+START_TEST(settles)
+{
+    static char buffer[4096];
+    struct watch w;
+    int fds[2];
+    bool closed;
+    open_pipe(fds);
+    struct weft_output *o = open_output(fds[1], &w);
+    weft_output_settle(o); /* nothing to wait for */
+    for (size_t i = 0; i < 200; i++) {
+        write_pattern(o, 0, 1000);
+        weft_output_settle(o);
+        ck_assert_int_eq(fcntl(fds[0], F_SETFL, O_NONBLOCK), 0);
+        ck_assert_int_eq(read(fds[0], buffer, sizeof buffer), 1000);
+    }
+    write_pattern(o, 0, 1 << 20); /* more than a pipe holds */
+    weft_output_settle(o);
+    close(fds[0]);
+    (void)!weft_output_close(o, true, &closed, NULL);
+    close(fds[1]);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("output");
@@ -349,6 +373,7 @@ int main(void)
     tcase_add_test(t, more_than_the_limit);
     tcase_add_test(t, waiting_has_no_limit);
     tcase_add_test(t, drop_does_not_hang);
+    tcase_add_test(t, settles);
     suite_add_tcase(s, t);
     return weft_test_main(s);
 }

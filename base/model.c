@@ -243,10 +243,14 @@ static int check_shape(const struct weft_model *m, weft_err *err)
         if (r < 0)
             return r;
     }
-    const uint32_t ffn_least = m->traits.n_experts > 0 && !weft_arch_of(m)->shared ? 0 : 1;
-    if (m->ffn_dim < ffn_least || m->ffn_dim > WEFT_FFN_MAX)
-        return weft_fail(err, WEFT_EMODEL, "feed_forward_length: found %u, expected %u to %u",
-                         m->ffn_dim, ffn_least, WEFT_FFN_MAX);
+    const bool experts_only = m->traits.n_experts > 0 && !weft_arch_of(m)->shared;
+    if (experts_only && m->ffn_dim != 0)
+        return weft_fail(err, WEFT_EMODEL,
+                         "feed_forward_length: found %u, expected 0 beside the experts",
+                         m->ffn_dim);
+    if (!experts_only && (m->ffn_dim < 1 || m->ffn_dim > WEFT_FFN_MAX))
+        return weft_fail(err, WEFT_EMODEL, "feed_forward_length: found %u, expected 1 to %u",
+                         m->ffn_dim, WEFT_FFN_MAX);
     if (m->n_heads % m->n_kv_heads != 0)
         return weft_fail(err, WEFT_EMODEL,
                          "attention.head_count: found %u, expected a multiple of the %u KV heads",
@@ -333,6 +337,11 @@ static int check_experts(const struct weft_model *m, weft_err *err)
 {
     const struct weft_traits *t = &m->traits;
     const struct weft_arch *a = weft_arch_of(m);
+    if (t->n_experts == 0 && (t->n_experts_used != 0 || t->expert_ffn != 0))
+        return weft_fail(err, WEFT_EMODEL,
+                         "a model without experts, but %u of them used, FFN %u each: expected 0 "
+                         "and 0",
+                         t->n_experts_used, t->expert_ffn);
     if (t->n_experts == 0 && a->experts != WEFT_EXPERTS_ALWAYS)
         return 0;
     if (a->experts == WEFT_EXPERTS_NEVER)

@@ -194,9 +194,10 @@ static int read_experts(const struct weft_gguf *g, struct weft_model *m, weft_er
     struct weft_traits *t = &m->traits;
     const struct weft_arch *a = weft_arch_of(m);
     int r = weft_arch_u32(g, m, "expert_count", &t->n_experts, err);
-    if (r == 0)
-        r = weft_arch_u32(g, m, "expert_used_count", &t->n_experts_used, err);
     if (r < 0 || t->n_experts == 0)
+        return r;
+    r = weft_arch_u32(g, m, "expert_used_count", &t->n_experts_used, err);
+    if (r < 0)
         return r;
     if (weft_gguf_tensor(g, "blk.0.ffn_gate.0.weight") != NULL)
         return weft_fail(
@@ -406,6 +407,25 @@ static int read_tensors(const struct weft_gguf *g, struct weft_model *m, bool *u
     return r;
 }
 
+/* The model counts rows of all experts together; here the file says where one ends. */
+static int check_matrices(const struct weft_gguf *g, const struct weft_model *m, weft_err *err)
+{
+    char name[WEFT_GGUF_NAME_MAX + 1];
+    for (uint32_t layer = 0; layer < m->n_layers; layer++)
+        for (int role = WEFT_ROLE_GLOBAL_COUNT; role < WEFT_ROLE_COUNT; role++) {
+            if (!weft_role_experts((enum weft_role)role))
+                continue;
+            const struct weft_gguf_tensor *t =
+                weft_gguf_tensor(g, weft_role_tensor_name(name, (enum weft_role)role, layer));
+            if (t != NULL && t->dims[2] != m->traits.n_experts)
+                return weft_fail(err, WEFT_EMODEL,
+                                 "tensor %s: found %llu matrices, expected one for each of %u "
+                                 "experts",
+                                 name, (unsigned long long)t->dims[2], m->traits.n_experts);
+        }
+    return 0;
+}
+
 static int refuse_unused(const struct weft_gguf *g, const struct weft_model *m, const bool *used,
                          weft_err *err)
 {
@@ -536,6 +556,8 @@ int weft_model_from_gguf(const struct weft_gguf *g, const struct weft_mapping *m
         r = read_traits(g, &m, err);
     if (r == 0)
         r = weft_model_check(&m, err);
+    if (r == 0)
+        r = check_matrices(g, &m, err);
     if (r == 0)
         r = refuse_unused(g, &m, used, err);
     if (r == 0)

@@ -26,20 +26,15 @@ static uint64_t max_u64(uint64_t a, uint64_t b)
     return a > b ? a : b;
 }
 
-static bool is_float(const struct weft_model *m, enum weft_role role, uint32_t layer)
+/* Whether a layer has a float matrix of this role. */
+static bool any_float(const struct weft_model *m, enum weft_role role)
 {
-    const struct weft_tensor_type_info *info =
-        weft_tensor_type_info(weft_model_tensor(m, role, layer)->type);
-    return weft_role_matrix(role) && info != NULL && info->block_elems == 1;
-}
-
-/* Whether a layer has a float matrix of a role in [first, last]. */
-static bool any_float(const struct weft_model *m, enum weft_role first, enum weft_role last)
-{
-    for (uint32_t layer = 0; layer < m->n_layers; layer++)
-        for (int role = (int)first; role <= (int)last; role++)
-            if (is_float(m, (enum weft_role)role, layer))
-                return true;
+    for (uint32_t layer = 0; layer < m->n_layers; layer++) {
+        const struct weft_tensor *t = weft_model_tensor(m, role, layer);
+        const struct weft_tensor_type_info *info = weft_tensor_type_info(t->type);
+        if (t->bytes > 0 && info != NULL && info->block_elems == 1)
+            return true;
+    }
     return false;
 }
 
@@ -59,8 +54,9 @@ uint64_t weft_stage_scratch_bound(const struct weft_model *m, uint32_t batch_row
 
     uint64_t row = m->dim * f32 + sizeof(int32_t); /* residual, position */
     row += 2 * m->dim * f32;                       /* normed, what a half gives */
-    const bool float_down = any_float(m, WEFT_ROLE_FFN_DOWN, WEFT_ROLE_FFN_DOWN) ||
-                            any_float(m, WEFT_ROLE_EXPERT_DOWN, WEFT_ROLE_SHARED_DOWN);
+    const bool float_down = any_float(m, WEFT_ROLE_FFN_DOWN) ||
+                            any_float(m, WEFT_ROLE_EXPERT_DOWN) ||
+                            any_float(m, WEFT_ROLE_SHARED_DOWN);
     uint64_t second = float_down ? ffn * f32 : q8_bytes(ffn);
     if (t->n_experts > 0) /* sums, rows of an expert in both forms, logits, pairs, shared */
         second += m->dim * (8 + f32) + q8_bytes(m->dim) + (t->n_experts + 1) * f32 +

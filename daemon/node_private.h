@@ -181,9 +181,11 @@ struct node_vocab {
     char *bytes;                   /* [size], those of texts */
     uint32_t n, size, used;
     struct weft_token_trie *trie; /* NULL: not made yet */
+    weft_err err;                 /* why it cannot be made; code 0: there is no reason */
     struct weft_work make;
-    int result;
-    weft_err err;
+    /* compute thread until `make` is done; make_done hands them over: */
+    struct weft_token_trie *made;
+    weft_err made_err;
 };
 
 struct node_epoch {

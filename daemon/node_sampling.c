@@ -8,6 +8,7 @@
  */
 #include "daemon/node_private.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -76,8 +77,9 @@ int node_sampling_check(const struct node_epoch *e, const struct weft_frame *f, 
     if (b->answer > b->n_history)
         return weft_fail(err, WEFT_ELIMIT, "%u tokens of the answer in a history of %zu", b->answer,
                          b->n_history);
-    if (!(b->mirostat_mu > -1e6f && b->mirostat_mu < 1e6f)) /* no sum of errors comes so far */
-        return weft_fail(err, WEFT_EUSAGE, "mirostat mu %g", (double)b->mirostat_mu);
+    if (b->answer > 0 && !isfinite(b->mirostat_mu))
+        return weft_fail(err, WEFT_EUSAGE, "mirostat mu %g, expected a finite number",
+                         (double)b->mirostat_mu);
     const struct weft_sampling sampling = sampling_of(w, bias);
     int r = weft_sampling_check(&sampling, err);
     return r == 0 && f->payload_size > 0 ? check_grammar(e, f, err) : r;
@@ -141,20 +143,24 @@ static void make_run(struct weft_work *w)
 {
     struct node_epoch *e = w->owner;
     struct node_vocab *v = &e->vocab;
-    v->result = weft_token_trie_open(v->texts, v->n, &v->trie, &v->err);
+    (void)!weft_token_trie_open(v->texts, v->n, &v->made, &v->made_err);
 }
 
 static void make_done(struct weft_work *w)
 {
     struct node_epoch *e = w->owner;
+    struct node_vocab *v = &e->vocab;
     struct weft_node *n = e->node;
     node_work_back(n);
     e->busy--;
-    if (e->vocab.result < 0)
-        weft_err_prefix(&e->vocab.err, "vocabulary");
+    v->trie = v->made;
+    v->made = NULL;
+    v->err = v->made_err;
+    if (v->trie == NULL)
+        weft_err_prefix(&v->err, "vocabulary");
     else if (e == n->epoch)
         node_log(n, WEFT_LOG_INFO, "vocabulary", WEFT_U64("epoch", e->id.counter),
-                 WEFT_U64("tokens", e->vocab.n), WEFT_U64("bytes", e->vocab.used));
+                 WEFT_U64("tokens", v->n), WEFT_U64("bytes", v->used));
     node_settle(n);
 }
 

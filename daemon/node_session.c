@@ -315,8 +315,10 @@ void node_cancel(struct node_peer *p, const Weft__Cancel *c)
 {
     struct node_epoch *e = p->node->epoch;
     struct node_session *s = node_session_find(e, c->session);
-    if (s == NULL || c->turn != s->turn || s->begin != NULL)
-        return; /* it is over already, or begins again */
+    if (s == NULL || c->turn != s->turn)
+        return;                /* it is over already */
+    weft_frame_free(s->begin); /* one that waits for a step or a vocabulary */
+    s->begin = NULL;
     node_log(p->node, WEFT_LOG_DEBUG, "cancelled", WEFT_U64("session", s->id),
              WEFT_U64("turn", s->turn));
     s->stopped = true;

@@ -1,7 +1,7 @@
 /*
  * The cost model, see cost.h. Formulas, all in integer nanoseconds rounded up:
  *
- *   layer      max(weight bytes / bytes_per_s, 2 * parameters / flops_per_s)
+ *   layer      max(weight bytes read / bytes_per_s, 2 * parameters used / flops_per_s)
  *              + KV bytes of context / 2 positions / bytes_per_s
  *   embedding  one row / bytes_per_s
  *   head       matrix bytes / bytes_per_s, at least 2 * parameters / flops_per_s

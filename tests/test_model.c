@@ -98,6 +98,7 @@ START_TEST(defaults)
     gguf_writer_str(&w, "llama.rope.scaling.type", "none");
     gguf_writer_f32(&w, "llama.rope.scaling.factor", 4); /* of no meaning with "none" */
     gguf_writer_u32(&w, "llama.expert_count", 0);
+    gguf_writer_u32(&w, "llama.expert_used_count", 2); /* nor this without experts */
     gguf_writer_int(&w, "split.count", WEFT_GGUF_U16, 1);
     load_writer(&l, &w);
     ck_assert(l.m.n_kv_heads == 4 && l.m.rope_dim == 16 && l.m.rope_base == 10000 &&
@@ -374,6 +375,29 @@ static void bend_expert_tensors(struct gguf_writer *w)
     gguf_writer_u32(w, LLAMA("expert_count"), 4);
     gguf_writer_u32(w, LLAMA("expert_used_count"), 2);
 }
+/* As many numbers as expected, but the experts are the second dimension. */
+static void bend_experts_turned(struct gguf_writer *w)
+{
+    static const char *const dense[] = {"ffn_gate", "ffn_up", "ffn_down"};
+    char name[64];
+    gguf_writer_u32(w, LLAMA("expert_count"), 4);
+    gguf_writer_u32(w, LLAMA("expert_used_count"), 2);
+    for (int layer = 0; layer < 2; layer++) {
+        snprintf(name, sizeof name, "blk.%d.ffn_gate_inp.weight", layer);
+        gguf_writer_tensor(w, name, WEFT_F32, 64, 4);
+        for (int i = 0; i < 3; i++) {
+            const uint64_t cols = i == 2 ? 320 : 64, rows = i == 2 ? 64 : 320;
+            const bool turned = layer == 1 && i == 1;
+            snprintf(name, sizeof name, "blk.%d.%s.weight", layer, dense[i]);
+            gguf_writer_remove_tensor(w, name);
+            snprintf(name, sizeof name, "blk.%d.%s_exps.weight", layer, dense[i]);
+            struct gguf_writer_tensor *t = gguf_writer_tensor(w, name, WEFT_F32, cols, 4 * rows);
+            t->n_dims = 3;
+            t->dims[1] = turned ? 4 : rows;
+            t->dims[2] = turned ? rows : 4;
+        }
+    }
+}
 static void bend_matrix_type(struct gguf_writer *w)
 {
     gguf_writer_tensor(w, "blk.0.attn_q.weight", WEFT_I32, 64, 64);
@@ -437,6 +461,8 @@ static const struct {
     {bend_experts, WEFT_EMODEL, "expert_used_count: found 0, expected 1 to 8"},
     {bend_expert_tensors, WEFT_EUNSUPPORTED,
      "tensor blk.0.ffn_gate.weight: not part of a llama with experts as weft knows it"},
+    {bend_experts_turned, WEFT_EMODEL,
+     "tensor blk.1.ffn_up_exps.weight: found 320 matrices, expected one for each of 4 experts"},
     {bend_old_experts, WEFT_EUNSUPPORTED,
      "tensor blk.0.ffn_gate.0.weight: experts in tensors of their own, as files of before April "
      "2024 "
@@ -614,6 +640,19 @@ START_TEST(wire)
     m.norm_eps = NAN;
     ck_assert_int_eq(weft_model_check(&m, &err), -WEFT_EMODEL);
     m.norm_eps = 1e-5f;
+    m.traits.expert_ffn = UINT32_MAX; /* buffers are sized by it */
+    ck_assert_int_eq(weft_model_check(&m, &err), -WEFT_EMODEL);
+    ck_assert_str_eq(err.text, "a model without experts, but 0 of them used, FFN 4294967295 each: "
+                               "expected 0 and 0");
+    m.traits.expert_ffn = 0;
+    m.traits.n_experts_used = 2;
+    ck_assert_int_eq(weft_model_check(&m, &err), -WEFT_EMODEL);
+    m.traits.n_experts = 4; /* a llama with experts has no FFN beside them */
+    m.traits.expert_ffn = 32;
+    ck_assert_int_eq(weft_model_check(&m, &err), -WEFT_EMODEL);
+    ck_assert_str_eq(err.text, "feed_forward_length: found 320, expected 0 beside the experts");
+    m.traits.n_experts = m.traits.n_experts_used = m.traits.expert_ffn = 0;
+    ck_assert_int_eq(weft_model_check(&m, &err), 0);
     memset(m.name, 'x', sizeof m.name);
     ck_assert_int_eq(weft_model_check(&m, &err), -WEFT_EMODEL);
     ck_assert_str_eq(err.text, "model name: not terminated within 128 bytes");

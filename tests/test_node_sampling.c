@@ -403,6 +403,74 @@ START_TEST(the_end_comes_first)
 }
 END_TEST
 
+static struct weft_work *held; /* run, and not handed back yet */
+
+static void hold_work(struct weft_io *io, struct weft_work *w)
+{
+    (void)io;
+    ck_assert_ptr_null(held);
+    w->run(w);
+    held = w;
+}
+
+/* What the compute thread has made so far is not looked at before it hands it over. */
+START_TEST(a_begin_waits_for_the_whole_trie)
+{
+    struct net *n = net_open(1, weft_test_seed());
+    const struct net_plan p = plan_one(n);
+    struct weft_io *io = sim_io(n->sim, 0);
+    struct ask a;
+    const struct net_turn t = turn_of(1, 1, 4);
+    net_bring_up(n, &p);
+    void (*const work)(struct weft_io *, struct weft_work *) = io->work;
+    held = NULL;
+    io->work = hold_work;
+    send_vocabulary(n, 0, 1024);
+    ask_init(&a, n, &t);
+    a.grammar = gbnf;
+    ask_send(n, 0, &a, true);
+    ck_assert(!net_comes(n, &n->control[0], BODY(BEGUN), NET_SECOND_NS));
+    ck_assert_ptr_nonnull(held);
+    io->work = work;
+    held->done(held);
+    net_expect(n, &n->control[0], BODY(BEGUN));
+    net_close(n);
+}
+END_TEST
+
+/* A turn that is cancelled while its Begin waits does not begin, and the next one does. */
+START_TEST(a_waiting_begin_is_cancelled)
+{
+    struct net *n = net_open(1, weft_test_seed());
+    const struct net_plan p = plan_one(n);
+    struct weft_io *io = sim_io(n->sim, 0);
+    struct ask a;
+    struct answer answer;
+    struct net_turn t = turn_of(1, 1, 4);
+    net_bring_up(n, &p);
+    void (*const work)(struct weft_io *, struct weft_work *) = io->work;
+    held = NULL;
+    io->work = hold_work;
+    send_vocabulary(n, 0, 1024);
+    ask_init(&a, n, &t);
+    a.grammar = gbnf;
+    ask_send(n, 0, &a, true);
+    net_send_cancel(n, 0, 1, 1);
+    net_run(n, NET_SECOND_NS);
+    ck_assert_ptr_nonnull(held);
+    io->work = work;
+    held->done(held);
+    ck_assert(!net_comes(n, &n->control[0], BODY(BEGUN), NET_SECOND_NS));
+    t = turn_of(1, 2, MANY);
+    ask_init(&a, n, &t);
+    a.grammar = gbnf;
+    ask_start(n, &p, &a, &t);
+    take_answer(n, &p, &t, &answer);
+    check_text(&answer, gbnf);
+    net_close(n);
+}
+END_TEST
+
 /* ------------------------------------------------------------------ log-probabilities */
 
 START_TEST(logprobs_come_with_the_tokens)
@@ -483,7 +551,7 @@ START_TEST(an_answer_goes_on)
         for (uint32_t i = 0; i < t.n_prompt; i++)
             a.history[i] = (uint32_t)t.prompt[i];
         a.b.answer = half * HALF;
-        a.b.mirostat_mu = half == 1 ? whole.mu[HALF - 1] : 99; /* not used without an answer */
+        a.b.mirostat_mu = half == 1 ? whole.mu[HALF - 1] : NAN; /* not used without an answer */
         ask_start(n, &p, &a, &t);
         take_answer(n, &p, &t, half == 0 ? &whole : &rest);
     }
@@ -491,6 +559,29 @@ START_TEST(an_answer_goes_on)
     ck_assert_float_ne(whole.mu[0], whole.mu[1]);
     ck_assert_mem_eq(rest.ids, whole.ids + HALF, (ALL - HALF) * sizeof *rest.ids);
     ck_assert_mem_eq(rest.mu, whole.mu + HALF, (ALL - HALF) * sizeof *rest.mu);
+    net_close(n);
+}
+END_TEST
+
+/* A long answer of little surprise takes mu as far as it likes: the next one begins nevertheless.
+ */
+START_TEST(an_answer_goes_on_from_any_mu)
+{
+    struct net *n = net_open(1, weft_test_seed());
+    const struct net_plan p = plan_one(n);
+    const struct net_turn t = turn_of(1, 1, 2);
+    struct answer answer;
+    struct ask a;
+    net_bring_up(n, &p);
+    ask_init(&a, n, &t);
+    a.s.mirostat = 2;
+    a.s.mirostat_tau = 100;
+    a.s.mirostat_eta = 1;
+    a.b.n_history = a.b.answer = 1;
+    a.b.mirostat_mu = 3e6f;
+    ask_start(n, &p, &a, &t);
+    take_answer(n, &p, &t, &answer);
+    ck_assert_float_gt(answer.mu[0], 2.9e6f);
     net_close(n);
 }
 END_TEST
@@ -511,6 +602,7 @@ static void bad_mirostat(struct ask *a)
 }
 static void bad_mu(struct ask *a)
 {
+    a->b.n_history = a->b.answer = 1;
     a->b.mirostat_mu = INFINITY;
 }
 static void bad_answer(struct ask *a)
@@ -605,8 +697,11 @@ int main(void)
     tcase_add_loop_test(c, vocabularies_that_lie, 0, LIES);
     tcase_add_test(c, vocabularies_out_of_place);
     tcase_add_test(c, the_end_comes_first);
+    tcase_add_test(c, a_begin_waits_for_the_whole_trie);
+    tcase_add_test(c, a_waiting_begin_is_cancelled);
     tcase_add_test(c, logprobs_come_with_the_tokens);
     tcase_add_test(c, an_answer_goes_on);
+    tcase_add_test(c, an_answer_goes_on_from_any_mu);
     tcase_add_test(c, begins_that_lie);
     tcase_add_test(c, a_bias_bans);
     suite_add_tcase(s, c);

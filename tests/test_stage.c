@@ -347,6 +347,51 @@ START_TEST(overflow_names_layer_and_half)
 }
 END_TEST
 
+/* What architectures add has no check of its own: it ends in one of those that there are. */
+START_TEST(damaged_vectors_are_found)
+{
+    static const struct {
+        const char *arch;
+        enum weft_role role;
+    } cases[] = {
+        {"qwen3", WEFT_ROLE_ATTN_Q_NORM},     {"qwen3", WEFT_ROLE_ATTN_K_NORM},
+        {"olmo2", WEFT_ROLE_ATTN_Q_NORM},     {"qwen2", WEFT_ROLE_ATTN_Q_BIAS},
+        {"gemma3", WEFT_ROLE_ATTN_POST_NORM}, {"gemma3", WEFT_ROLE_FFN_POST_NORM},
+        {"llama", WEFT_ROLE_ATTN_O_BIAS},     {"llama", WEFT_ROLE_FFN_GATE_BIAS},
+        {"llama", WEFT_ROLE_FFN_UP_BIAS},     {"llama", WEFT_ROLE_FFN_DOWN_BIAS},
+        {"qwen2moe", WEFT_ROLE_ROUTER},
+    };
+    static const float values[] = {NAN, INFINITY, -INFINITY};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        for (size_t k = 0; k < 3; k++) {
+            const bool mixture = strcmp(cases[i].arch, "qwen2moe") == 0;
+            const struct synthetic_shape shape = {.n_layers = 2,
+                                                  .dim = 64,
+                                                  .n_heads = 4,
+                                                  .n_kv_heads = 2,
+                                                  .head_dim = 16,
+                                                  .ffn_dim = 288,
+                                                  .vocab = small.vocab,
+                                                  .type = WEFT_Q8_0,
+                                                  .seed = 3,
+                                                  .arch = cases[i].arch,
+                                                  .optional = true,
+                                                  .n_experts = mixture ? 4 : 0,
+                                                  .n_experts_used = mixture ? 2 : 0,
+                                                  .expert_ffn = mixture ? 32 : 0};
+            struct rig rig;
+            weft_err err = {0};
+            rig_init(&rig, &shape);
+            ((float *)synthetic_data(&rig.m, cases[i].role, 0))[5] = values[k];
+            rig_open(&rig);
+            int r = run(&rig, (struct weft_segment){.rows = 3}, tokens, &err);
+            ck_assert_msg(r == -WEFT_EOVERFLOW, "%s, %s: %d", cases[i].arch,
+                          weft_role_name(cases[i].role), r);
+            rig_done(&rig);
+        }
+}
+END_TEST
+
 /* Values of 1 everywhere make each of the 8 pieces of o 32 * s: below 2^21, but not their sum 2^23.
  */
 START_TEST(overflow_of_a_total)
@@ -475,6 +520,11 @@ START_TEST(prefill_equals_decoding_across_kv_blocks)
         {SHAPE(2, 96, 6, 2, 16, 544, 50, Q8_0, 25), .arch = "llama", .optional = true},
         {SHAPE(2, 64, 4, 2, 16, 288, 40, Q4_0, 26), .arch = "qwen2moe", .optional = true,
          .n_experts = 7, .n_experts_used = 3, .expert_ffn = 544},
+        /* one expert for all; every expert for each row, in floats and no whole tile wide */
+        {SHAPE(2, 64, 4, 2, 16, 0, 33, Q8_0, 29), .n_experts = 1, .n_experts_used = 1,
+         .expert_ffn = 32},
+        {SHAPE(2, 64, 4, 2, 16, 288, 40, F16, 30), .arch = "qwen2moe", .n_experts = 5,
+         .n_experts_used = 5, .expert_ffn = 33},
         {SHAPE(2, 96, 6, 2, 16, 320, 33, Q8_0, 27), .arch = "olmo2"},
         {SHAPE(3, 64, 4, 1, 32, 288, 33, Q4_0, 28), .arch = "gemma3", .window = 70},
 #undef SHAPE
@@ -644,6 +694,29 @@ START_TEST(scratch_is_within_the_bound)
 }
 END_TEST
 
+/* Of a row with a wide FFN most is what down takes: below 2 bytes a column where down is quantised.
+ */
+START_TEST(the_bound_knows_quantised_downs)
+{
+    static const char *const archs[] = {"llama", "qwen3moe", "qwen2moe"};
+    enum { FFN = 32768 };
+    for (int i = 0; i < 6; i++) {
+        const bool experts = i % 3 > 0, quantised = i < 3;
+        struct synthetic_shape shape = small;
+        shape.arch = archs[i % 3];
+        shape.type = quantised ? WEFT_Q8_0 : WEFT_F16;
+        shape.ffn_dim = FFN;
+        shape.n_experts = shape.n_experts_used = experts;
+        shape.expert_ffn = experts ? FFN : 0;
+        struct weft_model m = synthetic_shape_model(&shape);
+        const uint64_t row = weft_stage_scratch_bound(&m, 2) - weft_stage_scratch_bound(&m, 1);
+        ck_assert_msg((row < 3 * FFN) == quantised, "%s: %llu bytes a row", shape.arch,
+                      (unsigned long long)row);
+        weft_model_done(&m);
+    }
+}
+END_TEST
+
 START_TEST(kv_memory_is_what_the_plan_counts)
 {
     struct weft_model m = synthetic_shape_model(&small);
@@ -695,11 +768,13 @@ int main(void)
     tcase_add_test(c, the_context_can_be_filled_to_its_end);
     tcase_add_test(c, overflow_names_layer_and_half);
     tcase_add_test(c, overflow_of_a_total);
+    tcase_add_test(c, damaged_vectors_are_found);
     tcase_add_test(c, a_failed_step_leaves_no_trace);
-    tcase_add_loop_test(c, prefill_equals_decoding_across_kv_blocks, 0, 8);
+    tcase_add_loop_test(c, prefill_equals_decoding_across_kv_blocks, 0, 10);
     tcase_add_test(c, pieces_of_o_end_on_blocks);
     tcase_add_test(c, a_layer_stops_only_at_its_sums);
     tcase_add_test(c, scratch_is_within_the_bound);
+    tcase_add_test(c, the_bound_knows_quantised_downs);
     tcase_add_test(c, kv_memory_is_what_the_plan_counts);
     tcase_add_test(c, a_long_context_takes_no_memory_until_used);
     suite_add_tcase(s, c);

@@ -708,7 +708,7 @@ END_TEST
 
 #define N_SLOW 2048u
 
-static char slow_texts[N_SLOW][8], slow_lines[N_SLOW][12];
+static char slow_texts[N_SLOW][16], slow_lines[N_SLOW][20];
 
 /* Pairs of bytes, and texts, that begin their look-ups in a small part of the table: what the
  * vocabulary hashes with is no secret. */

@@ -248,15 +248,14 @@ const struct weft_arch *weft_arch_of(const struct weft_model *m)
     return arch;
 }
 
-const char *weft_arch_list(void)
-{
-    return "llama qwen2 qwen2moe qwen3 qwen3moe phi3 gemma gemma2 gemma3 smollm3 granite olmo2";
-}
-
 int weft_arch_refuse(const char *name, weft_err *err)
 {
-    return weft_fail(err, WEFT_EUNSUPPORTED, "architecture '%s': supported are: %s", name,
-                     weft_arch_list());
+    char list[256]; /* the names of the table */
+    size_t n = 0;
+    for (size_t i = 0; i < N_ARCHS && n < sizeof list; i++)
+        n += (size_t)snprintf(list + n, sizeof list - n, " %s", archs[i].name);
+    assert(n < sizeof list);
+    return weft_fail(err, WEFT_EUNSUPPORTED, "architecture '%s': supported are:%s", name, list);
 }
 
 /* Roles by what they depend on; those of no group are required of every model. */

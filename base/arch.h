@@ -36,8 +36,6 @@ struct weft_arch {
 const struct weft_arch *weft_arch_find(const char *name);
 /* The same for a model that was checked: never NULL. */
 const struct weft_arch *weft_arch_of(const struct weft_model *m);
-/* Names of all, for messages: "llama qwen2 …". */
-const char *weft_arch_list(void);
 /* -WEFT_EUNSUPPORTED naming the architecture and what is supported. */
 int weft_arch_refuse(const char *name, weft_err *err) WEFT_MUST_USE;
 
